@@ -1,0 +1,1 @@
+//! Layers: from the stream of a blob to a tree.

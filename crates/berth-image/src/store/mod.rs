@@ -1,0 +1,5 @@
+//! The store.
+
+pub mod record;
+
+pub use record::{ImageRecord, LayerRecord};
