@@ -9,6 +9,7 @@ use berth_image::Digest;
 use berth_image::manifest::{Compression, Platform};
 use berth_image::progress::Silent;
 use berth_image::source::{Opened, import_stream, open_docker_archive};
+use proptest::prelude::*;
 use source_fixtures::*;
 
 /// Reads an archive by random access and as a stream, which must agree on every byte.
@@ -384,4 +385,30 @@ fn an_image_for_another_processor_is_refused() {
         .file("manifest.json", &manifest(&[entry("config.json", &[], &["1.tar".to_owned()])]))
         .end();
     refused_both(&archive, "linux/s390x");
+}
+
+proptest! {
+    /// Headers with any bytes in them, their checksum right, lead to an image or an error: no panic, no endless loop, and
+    /// never a layer that is not the configuration's.
+    #[test]
+    fn damaged_headers_do_no_harm(
+        block in 0usize..20,
+        field in prop::sample::select(vec![0, 100, 124, 130, 135, 156, 157, 257, 345]),
+        bytes in prop::collection::vec(any::<u8>(), 1..12),
+    ) {
+        let one = layer("one");
+        let mut archive = podman_archive(&[&one], &["x:1"]).end();
+        let at = (block * 512) % archive.len();
+        let header: &mut [u8; 512] = (&mut archive[at..at + 512]).try_into().unwrap();
+        header[field..field + bytes.len()].copy_from_slice(&bytes);
+        sum(header);
+        if let Ok((_, layers)) = read_stream(&archive, None) {
+            prop_assert_eq!(layers, std::slice::from_ref(&one));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "image.tar", &archive);
+        if let Ok(Opened::Source(source)) = open_docker_archive(&path, None) {
+            let _ = source.resolve(&Platform::host(), &Silent);
+        }
+    }
 }
