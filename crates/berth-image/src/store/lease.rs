@@ -75,10 +75,10 @@ fn read_only(error: &Error) -> bool {
 /// Notes that an image was used, in the record's time stamp.
 fn touch(path: &Path) {
     let Ok(modified) = std::fs::metadata(path).and_then(|m| m.modified()) else { return };
-    if modified.elapsed().is_ok_and(|age| age > TOUCH_AFTER) {
-        if let Ok(file) = std::fs::File::open(path) {
-            let _ = file.set_modified(SystemTime::now());
-        }
+    if modified.elapsed().is_ok_and(|age| age > TOUCH_AFTER)
+        && let Ok(file) = std::fs::File::open(path)
+    {
+        let _ = file.set_modified(SystemTime::now());
     }
 }
 

@@ -117,11 +117,14 @@ impl Store {
 
     /// Finds an image by its full name, by `sha256:…`, or by at least six digits that only one image begins with.
     pub fn lookup(&self, name: &str) -> Result<Option<ImageRecord>> {
+        if name.is_empty() {
+            return Ok(None);
+        }
         for layout in &self.layouts {
-            if let Some(reference) = Reference::read(layout, name)? {
-                if let Some(record) = ImageRecord::read(layout, &reference.digest)? {
-                    return Ok(Some(record));
-                }
+            if let Some(reference) = Reference::read(layout, name)?
+                && let Some(record) = ImageRecord::read(layout, &reference.digest)?
+            {
+                return Ok(Some(record));
             }
         }
         if let Ok(digest) = Digest::parse(name) {

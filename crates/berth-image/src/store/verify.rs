@@ -175,6 +175,11 @@ impl Store {
                 remove(&document)?;
             }
         }
+        for reference in Reference::all(layout)? {
+            if !layout.image(&reference.digest).exists() {
+                remove(&layout.reference(&reference.name))?;
+            }
+        }
         for digest in damaged {
             let path = layout.layer(digest);
             super::remove::tree(&path).map_err(|e| Error::io("remove", &path, e))?;
