@@ -393,3 +393,32 @@ fn progress_tells_the_stages_of_each_layer() {
     let advanced = format!("advanced {size}");
     assert_eq!(*log.0.lock().unwrap(), ["resolved 1", "started", &advanced, "finished", "resolved 1", "exists"]);
 }
+
+#[test]
+fn after_a_restart_of_the_machine_an_image_is_looked_at_once() {
+    let bed = Bed::new();
+    let record = bed.import(&Memory::new("a", vec![layer("x", "content")])).unwrap();
+    let path = bed.path(&format!("images/{}.json", record.digest.hex()));
+    let pretend_restart = || {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        assert!(text.contains(boot.trim()));
+        std::fs::write(&path, text.replace(boot.trim(), "another-boot")).unwrap();
+    };
+    pretend_restart();
+    assert_eq!(bed.store.lookup("a").unwrap().unwrap().unsettled, None);
+    assert!(!std::fs::read_to_string(&path).unwrap().contains("another-boot"), "the second start need not look again");
+    let bed = Bed::new();
+    let record = bed.import(&Memory::new("a", vec![layer("x", "content")])).unwrap();
+    let path = bed.path(&format!("images/{}.json", record.digest.hex()));
+    let file = bed.store.layer_path(&record.layers[0].digest).unwrap().join("x");
+    std::fs::write(file, "").unwrap();
+    assert!(bed.store.lookup("a").is_ok(), "nobody looks while the machine runs");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let boot = record.unsettled.unwrap().id;
+    std::fs::write(&path, text.replace(&boot, "another-boot")).unwrap();
+    let error = bed.store.lookup("a").unwrap_err();
+    assert!(error.to_string().contains("lost a part of a") && error.hint().unwrap().contains("--repair"), "{error}");
+    bed.store.verify(&[], true, &Silent).unwrap();
+    assert_eq!(bed.store.lookup("a").unwrap(), None);
+}

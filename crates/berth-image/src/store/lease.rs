@@ -105,12 +105,12 @@ impl Process {
     }
 }
 
-fn host() -> String {
+pub(super) fn host() -> String {
     let uname = rustix::system::uname();
     uname.nodename().to_string_lossy().chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')).collect()
 }
 
-fn boot_id() -> Option<String> {
+pub(super) fn boot_id() -> Option<String> {
     Some(std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())
 }
 

@@ -45,7 +45,7 @@ pub use verify::{Finding, VerifyReport};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use layout::Layout;
-use record::Reference;
+use record::{Boot, Reference};
 
 /// Where stores are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,17 +124,43 @@ impl Store {
             if let Some(reference) = Reference::read(layout, name)?
                 && let Some(record) = ImageRecord::read(layout, &reference.digest)?
             {
-                return Ok(Some(record));
+                return self.settled(record).map(Some);
             }
         }
         if let Ok(digest) = Digest::parse(name) {
             for layout in &self.layouts {
                 if let Some(record) = ImageRecord::read(layout, &digest)? {
-                    return Ok(Some(record));
+                    return self.settled(record).map(Some);
                 }
             }
         }
         self.lookup_prefix(name)
+    }
+
+    /// Looks once, after the machine was started anew, whether what was written before came through: files that had not
+    /// reached the disk when the power went are empty now. (A killed process alone loses nothing.)
+    fn settled(&self, mut record: ImageRecord) -> Result<ImageRecord> {
+        let (Some(then), Some(now)) = (&record.unsettled, Boot::current()) else { return Ok(record) };
+        if then.host != now.host || then.id == now.id {
+            return Ok(record);
+        }
+        let findings = self.check_layers_of(&record);
+        if let Some(first) = findings.first() {
+            return Err(Error::Store {
+                path: self.root().to_owned(),
+                reason: format!(
+                    "lost a part of {} when the machine stopped: {} {}",
+                    record.source,
+                    first.path.display(),
+                    first.problem
+                ),
+                hint: Some("run `berth verify --repair`, then pull the image again".to_owned()),
+            });
+        }
+        record.unsettled = None;
+        // A store that cannot be written is looked at again the next time.
+        let _ = record.write(self.own());
+        Ok(record)
     }
 
     fn lookup_prefix(&self, prefix: &str) -> Result<Option<ImageRecord>> {
@@ -156,7 +182,7 @@ impl Store {
                 found = Some(record);
             }
         }
-        Ok(found)
+        found.map(|record| self.settled(record)).transpose()
     }
 
     /// The tree of a layer.

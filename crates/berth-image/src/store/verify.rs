@@ -102,6 +102,22 @@ impl Store {
         Ok(report)
     }
 
+    /// What is wrong with the layers of one image.
+    pub(super) fn check_layers_of(&self, record: &ImageRecord) -> Vec<Finding> {
+        let mut report = VerifyReport::default();
+        for layer in &record.layers {
+            match self.layer_path(&layer.digest) {
+                Some(tree) => check_layer(&tree, Some(record.source.clone()), &mut report),
+                None => report.findings.push(Finding {
+                    path: self.own().layer(&layer.digest),
+                    problem: "is missing".to_owned(),
+                    image: Some(record.source.clone()),
+                }),
+            }
+        }
+        report.findings
+    }
+
     /// Reads every record and name; one that is damaged is a finding and not the end.
     fn check_records(&self, report: &mut VerifyReport) -> Result<Vec<ImageRecord>> {
         let layout = self.own();
