@@ -116,7 +116,15 @@ impl Store {
     }
 
     /// Finds an image by its full name, by `sha256:…`, or by at least six digits that only one image begins with.
+    ///
+    /// # Errors
+    /// [`Error::Store`] where the machine stopped before all of the image had reached the disk.
     pub fn lookup(&self, name: &str) -> Result<Option<ImageRecord>> {
+        self.find(name)?.map(|record| self.settled(record)).transpose()
+    }
+
+    /// [`Store::lookup`] without the look at what a restart may have left.
+    fn find(&self, name: &str) -> Result<Option<ImageRecord>> {
         if name.is_empty() {
             return Ok(None);
         }
@@ -124,13 +132,13 @@ impl Store {
             if let Some(reference) = Reference::read(layout, name)?
                 && let Some(record) = ImageRecord::read(layout, &reference.digest)?
             {
-                return self.settled(record).map(Some);
+                return Ok(Some(record));
             }
         }
         if let Ok(digest) = Digest::parse(name) {
             for layout in &self.layouts {
                 if let Some(record) = ImageRecord::read(layout, &digest)? {
-                    return self.settled(record).map(Some);
+                    return Ok(Some(record));
                 }
             }
         }
@@ -182,7 +190,7 @@ impl Store {
                 found = Some(record);
             }
         }
-        found.map(|record| self.settled(record)).transpose()
+        Ok(found)
     }
 
     /// The tree of a layer.
@@ -254,7 +262,7 @@ impl Store {
         let (gone, digest) = match by_name.first() {
             Some(reference) => (by_name.clone(), reference.digest.clone()),
             None => {
-                let record = self.lookup(name)?.ok_or_else(not_found)?;
+                let record = self.find(name)?.ok_or_else(not_found)?;
                 ImageRecord::read(layout, &record.digest)?.ok_or_else(not_found)?;
                 (references.iter().filter(|r| r.digest == record.digest).collect(), record.digest)
             }

@@ -61,7 +61,7 @@ impl Store {
         let mut records = Vec::new();
         for name in names {
             let missing = || Error::NotFound { name: name.clone(), reason: Some("it is not in the store".to_owned()) };
-            records.push(self.lookup(name)?.ok_or_else(missing)?);
+            records.push(self.find(name)?.ok_or_else(missing)?);
         }
         if names.is_empty() {
             records = self.check_records(&mut report)?;
