@@ -1,1 +1,3 @@
 //! The rootless launcher.
+
+pub mod fake;
