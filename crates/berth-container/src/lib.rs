@@ -1,3 +1,4 @@
 //! The rootless launcher.
 
 pub mod fake;
+pub mod volume;
