@@ -1,4 +1,5 @@
 //! The rootless launcher.
 
+pub mod environment;
 pub mod fake;
 pub mod volume;
