@@ -1,5 +1,6 @@
 //! The rootless launcher.
 
+pub mod accounts;
 pub mod environment;
 pub mod fake;
 pub mod volume;
