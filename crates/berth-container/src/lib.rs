@@ -12,6 +12,7 @@ pub mod etc;
 pub mod fake;
 pub mod launch;
 pub mod oci;
+pub mod subid;
 pub mod volume;
 
 pub use bundle::{Bundle, GeneratedFile, Rootfs, Upper};
