@@ -4,10 +4,17 @@
 //! computation, and the plan becomes a process. The process that executes a plan must have one thread: the kernel refuses
 //! a new user namespace to any other.
 
+pub mod accounts;
 pub mod bundle;
+pub mod cdi;
+pub mod environment;
 pub mod error;
+pub mod etc;
+pub mod fake;
 pub mod launch;
 pub mod oci;
+pub mod subid;
+pub mod volume;
 
 pub use bundle::{Bundle, GeneratedFile, Rootfs, Upper};
 pub use error::{Error, Result};
