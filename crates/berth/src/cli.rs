@@ -13,6 +13,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{ArgMatches, Args as _, Command, FromArgMatches as _};
 use serde::Deserialize;
 
@@ -108,7 +109,7 @@ impl Invocation {
 pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, clap::Error> {
     let Some((verb, arguments)) = find_verb(&arguments) else {
         let error = command().no_binary_name(true).try_get_matches_from(&arguments).err();
-        return Err(error.unwrap_or_else(|| command().error(clap::error::ErrorKind::MissingSubcommand, "no verb")));
+        return Err(error.unwrap_or_else(|| command().error(ErrorKind::MissingSubcommand, "no verb")));
     };
     let mut command = verb_command(verb).no_binary_name(true);
     let arguments = normalize(&command, arguments);
@@ -119,18 +120,23 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, clap::Error> {
 
 /// Whether clap's "error" is the answer to `--help` or `--version`.
 pub fn is_answer(error: &clap::Error) -> bool {
-    matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion)
+    matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
+}
+
+/// Whether nothing was asked, so that the help is the best that can be said.
+pub fn is_empty(error: &clap::Error) -> bool {
+    error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
 }
 
 /// The whole command line, for help, man pages, completions and the reference.
 pub fn command() -> Command {
-    let root = Command::new("berth")
+    // The options first: their own description would replace the command's.
+    let root = Global::augment_args(Command::new("berth"))
         .about("Containers that live natively in Slurm")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
         .after_help("Exit codes: 125 berth failed, 126 the command cannot be invoked, 127 it does not exist, otherwise its own.");
-    let root = Global::augment_args(root);
     VERBS.iter().fold(root, |root, verb| root.subcommand(verb_command(verb)))
 }
 

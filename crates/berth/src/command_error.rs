@@ -245,7 +245,8 @@ impl From<clap::Error> for CommandError {
         let mut usage = None;
         for paragraph in paragraphs {
             if let Some(text) = paragraph.trim().strip_prefix("tip: ") {
-                tip = Some(text.lines().next().unwrap_or_default().to_owned());
+                // "to pass '--x' as a value, use '-- --x'" is rarely what was meant.
+                tip = text.lines().next().filter(|text| !text.starts_with("to pass")).map(str::to_owned);
             } else if let Some(text) = paragraph.trim().strip_prefix("Usage: ") {
                 usage = Some(text.lines().next().unwrap_or_default().to_owned());
             }
@@ -253,7 +254,10 @@ impl From<clap::Error> for CommandError {
         let result = CommandError::usage(message);
         result
             .with_hint_if(tip)
-            .with_hint_if(usage.map(|usage| format!("the usage is `{usage}`, and --help says more")))
+            .with_hint_if(usage.map(|usage| {
+            let verb: Vec<&str> = usage.split(' ').take_while(|word| !word.starts_with(['[', '<'])).collect();
+            format!("the usage is `{usage}`; `{} --help` tells more", verb.join(" "))
+        }))
     }
 }
 

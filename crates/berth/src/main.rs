@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use berth::cli::{self, Invocation};
-use berth::{CommandError, Context};
+use berth::{CommandError, Context, Kind};
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -18,6 +18,11 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => CommandError::from(error).exit_code(),
         },
+        Err(nothing) if cli::is_empty(&nothing) => {
+            // To standard error, as the answer to a mistake; nobody is left to tell when that is gone.
+            let _ = nothing.print();
+            ExitCode::from(Kind::Usage.exit_code())
+        }
         Err(mistake) => {
             let error = CommandError::from(mistake);
             error.report(json);
