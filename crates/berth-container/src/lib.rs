@@ -4,10 +4,14 @@
 //! computation, and the plan becomes a process. The process that executes a plan must have one thread: the kernel refuses
 //! a new user namespace to any other.
 
+pub mod accounts;
 pub mod bundle;
+pub mod environment;
 pub mod error;
+pub mod fake;
 pub mod launch;
 pub mod oci;
+pub mod volume;
 
 pub use bundle::{Bundle, GeneratedFile, Rootfs, Upper};
 pub use error::{Error, Result};
