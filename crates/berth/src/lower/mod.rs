@@ -6,4 +6,6 @@
 //! (`crate::start`).
 
 pub mod command;
+pub mod host;
+pub mod ids;
 pub mod place;
