@@ -9,7 +9,7 @@
 //! | root | – | root | root; all ids exist |
 //! | root | `--user U[:G]` | U and G | U and G |
 
-use berth_container::accounts::{self, Group, Identity, Owner, User};
+use berth_container::accounts::{self, Identity, Owner, User};
 use berth_container::oci::IdMap;
 
 use crate::command_error::CommandError;
@@ -22,17 +22,8 @@ pub struct Wish<'a> {
     pub user: Option<&'a str>,
     /// `--remap-root`.
     pub remap_root: bool,
-    /// `--subid`, with the ranges that the host gives the person.
-    pub subid: Option<&'a SubordinateIds>,
-}
-
-/// Ranges of ids that a person may use beside the own one: (first, how many).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SubordinateIds {
-    /// User ids.
-    pub uids: Vec<(u32, u32)>,
-    /// Group ids.
-    pub gids: Vec<(u32, u32)>,
+    /// `--subid`, with the maps of user and group ids that the host's ranges give.
+    pub subid: Option<(&'a [IdMap], &'a [IdMap])>,
 }
 
 /// What an image says of users.
@@ -89,7 +80,7 @@ pub fn decide(wish: Wish<'_>, image: ImageAccounts<'_>, host: &Host) -> Result<I
     };
     let (uid_map, gid_map) = match wish.subid {
         _ if host.is_root() => (host.uid_map.clone(), host.gid_map.clone()),
-        Some(ranges) => (with_ranges(own_uid, &ranges.uids), with_ranges(own_gid, &ranges.gids)),
+        Some((uids, gids)) => (uids.to_vec(), gids.to_vec()),
         None => (Vec::new(), Vec::new()),
     };
     let ids = match wanted {
@@ -119,29 +110,25 @@ pub fn decide(wish: Wish<'_>, image: ImageAccounts<'_>, host: &Host) -> Result<I
     })
 }
 
-/// The container's `/etc/passwd` and `/etc/group`. `shell_exists` says whether the image has a program.
-pub fn files(
-    ids: &Ids,
-    image: ImageAccounts<'_>,
-    host: &Host,
-    shell_exists: impl Fn(&str) -> bool,
-) -> (Vec<u8>, Vec<u8>) {
-    let home = Some(ids.home.as_str()).filter(|_| ids.is_person);
-    let stranger;
-    let owner = if ids.uid == 0 {
-        Owner::Root { home }
-    } else if ids.is_person {
-        Owner::Invoker { user: &host.user, groups: &host.groups }
-    } else if accounts::users(image.passwd).any(|user| user.uid == ids.uid) {
-        Owner::Root { home: None }
-    } else {
-        stranger = User::unnamed(ids.uid, ids.gid, &ids.home);
-        Owner::Invoker { user: &stranger, groups: NO_GROUPS }
-    };
-    (accounts::compose_passwd(image.passwd, owner, shell_exists), accounts::compose_group(image.group, owner))
-}
+impl Ids {
+    /// Whom `/etc/passwd` and `/etc/group` are made for. `stranger` is who it is if no entry of the image says it.
+    pub fn owner<'a>(&'a self, image: ImageAccounts<'_>, host: &'a Host, stranger: &'a User) -> Owner<'a> {
+        if self.uid == 0 {
+            Owner::Root { home: Some(self.home.as_str()).filter(|_| self.is_person) }
+        } else if self.is_person {
+            Owner::Invoker { user: &host.user, groups: &host.groups }
+        } else if accounts::users(image.passwd).any(|user| user.uid == self.uid) {
+            Owner::Root { home: None }
+        } else {
+            Owner::Invoker { user: stranger, groups: &[] }
+        }
+    }
 
-const NO_GROUPS: &[Group] = &[];
+    /// A user of these ids that nobody knows.
+    pub fn stranger(&self) -> User {
+        User::unnamed(self.uid, self.gid, &self.home)
+    }
+}
 
 fn empty() -> Ids {
     Ids {
@@ -171,24 +158,10 @@ fn host_home(host: &Host) -> String {
     }
 }
 
-/// Root inside is the person, 1 and up are the ranges in their order.
-fn with_ranges(own: u32, ranges: &[(u32, u32)]) -> Vec<IdMap> {
-    let mut next = 1u32;
-    let mut map = vec![IdMap { container_id: 0, host_id: own, size: 1 }];
-    for &(first, count) in ranges {
-        // The kernel takes 340 rows; what does not fit below the highest id is left out.
-        let size = count.min(u32::MAX - next);
-        if size > 0 && map.len() < 340 {
-            map.push(IdMap { container_id: next, host_id: first, size });
-            next += size;
-        }
-    }
-    map
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use berth_container::accounts::Group;
 
     const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/srv/web:/bin/sh\n";
     const GROUP: &[u8] = b"root:x:0:\nweb:x:34:\nlog:x:40:web\n";
@@ -221,23 +194,25 @@ mod tests {
 
     #[test]
     fn the_table_of_the_module_holds() {
-        let ranges = SubordinateIds { uids: vec![(100_000, 65_536)], gids: vec![(200_000, 1000), (300_000, 1000)] };
+        let row = |inside, outside, size| IdMap { container_id: inside, host_id: outside, size };
+        let uids = [row(0, 1000, 1), row(1, 100_000, 65_536)];
+        let gids = [row(0, 1000, 1), row(1, 200_000, 65_536)];
         let none = Wish::default();
         let user = |user| Wish { user: Some(user), ..none };
-        let subid = Wish { subid: Some(&ranges), ..none };
+        let subid = Wish { subid: Some((&uids, &gids)), ..none };
         for (who, wish, inside, uids, gids) in [
             (1000, none, "1000:1000 me", "1000>1000+1", "1000>1000+1"),
             (1000, user("image"), "33:34 web", "33>1000+1", "34>1000+1"),
             (1000, user("7:8"), "7:8 -", "7>1000+1", "8>1000+1"),
             (1000, user("root"), "0:0 root", "0>1000+1", "0>1000+1"),
             (1000, Wish { remap_root: true, ..none }, "0:0 root", "0>1000+1", "0>1000+1"),
-            (1000, subid, "33:34 web", "0>1000+1 1>100000+65536", "0>1000+1 1>200000+1000 1001>300000+1000"),
+            (1000, subid, "33:34 web", "0>1000+1 1>100000+65536", "0>1000+1 1>200000+65536"),
             (
                 1000,
                 Wish { remap_root: true, ..subid },
                 "0:0 root",
                 "0>1000+1 1>100000+65536",
-                "0>1000+1 1>200000+1000 1001>300000+1000",
+                "0>1000+1 1>200000+65536",
             ),
             (0, none, "0:0 root", "0>0+4294967295", "0>0+4294967295"),
             (0, user("web"), "33:34 web", "0>0+4294967295", "0>0+4294967295"),
@@ -250,10 +225,10 @@ mod tests {
 
     #[test]
     fn ownership_is_faked_only_where_it_cannot_be_real() {
-        let ranges = SubordinateIds { uids: vec![(100_000, 65_536)], gids: vec![(100_000, 65_536)] };
+        let map = [IdMap { container_id: 0, host_id: 1000, size: 1 }, IdMap { container_id: 1, host_id: 100_000, size: 9 }];
         let remap = Wish { remap_root: true, ..Wish::default() };
         assert!(decided(1000, remap).fake_ownership);
-        assert!(!decided(1000, Wish { subid: Some(&ranges), ..remap }).fake_ownership);
+        assert!(!decided(1000, Wish { subid: Some((&map, &map)), ..remap }).fake_ownership);
         assert!(!decided(0, remap).fake_ownership);
         assert!(!decided(1000, Wish::default()).fake_ownership);
     }
@@ -282,8 +257,9 @@ mod tests {
         ] {
             let host = host(who);
             let ids = decide(Wish { user, ..Wish::default() }, image, &host).unwrap();
-            let (passwd, _) = files(&ids, image, &host, |_| true);
-            let passwd = String::from_utf8(passwd).unwrap();
+            let stranger = ids.stranger();
+            let owner = ids.owner(image, &host, &stranger);
+            let passwd = String::from_utf8(accounts::compose_passwd(PASSWD, owner, |_| true)).unwrap();
             assert!(passwd.lines().any(|line| line.starts_with(expected)), "{expected} in\n{passwd}");
         }
     }
