@@ -122,7 +122,9 @@ pub enum Error {
         code: u8,
     },
     /// A name that no container may have.
-    #[error("invalid container name `{name}`: use letters, digits, `_`, `.` and `-`, at most 64, and a letter or digit first")]
+    #[error(
+        "invalid container name `{name}`: use letters, digits, `_`, `.` and `-`, at most 64, and a letter or digit first"
+    )]
     BadName {
         /// What was given.
         name: String,

@@ -8,9 +8,11 @@ pub mod accounts;
 pub mod bundle;
 pub mod environment;
 pub mod error;
+pub mod etc;
 pub mod fake;
 pub mod launch;
 pub mod oci;
+pub mod subid;
 pub mod volume;
 
 pub use bundle::{Bundle, GeneratedFile, Rootfs, Upper};

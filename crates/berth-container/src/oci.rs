@@ -548,7 +548,8 @@ mod tests {
 
     #[test]
     fn unlimited_fits_in_a_limit() {
-        let limit: Rlimit = serde_json::from_str(r#"{"type":"RLIMIT_CORE","soft":0,"hard":18446744073709551615}"#).unwrap();
+        let limit: Rlimit =
+            serde_json::from_str(r#"{"type":"RLIMIT_CORE","soft":0,"hard":18446744073709551615}"#).unwrap();
         assert_eq!(limit.hard, u64::MAX);
     }
 

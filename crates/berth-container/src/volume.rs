@@ -15,6 +15,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use crate::oci;
+
 /// A mount asked for, resolved as far as text goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
@@ -206,6 +208,19 @@ impl Volume {
             key == "type" || key == "readonly" || SOURCE_KEYS.contains(&key) || TARGET_KEYS.contains(&key)
         });
         if keyed { parse_keyed(text, cwd) } else { parse_short(text, cwd) }
+    }
+}
+
+impl From<Volume> for oci::Mount {
+    fn from(volume: Volume) -> oci::Mount {
+        oci::Mount {
+            destination: volume.target,
+            kind: Some(volume.kind.as_oci().to_owned()),
+            // A mount of memory has no source; its type's name is what mount tables show.
+            source: volume.source.or_else(|| Some(PathBuf::from("tmpfs"))),
+            options: volume.options,
+            ..oci::Mount::default()
+        }
     }
 }
 
@@ -595,6 +610,15 @@ mod tests {
             assert!(error.to_string().contains(reason), "{error}");
             assert!(!error.hint().is_empty());
         }
+    }
+
+    #[test]
+    fn volumes_become_oci_mounts() {
+        let mount = oci::Mount::from(parse("/a:/b:ro").unwrap());
+        let expected = oci::Mount { options: vec!["rbind".into(), "ro".into()], ..oci::Mount::rbind("/a", "/b") };
+        assert_eq!(mount, expected);
+        let mount = oci::Mount::from(parse("tmpfs:/t:size=1k").unwrap());
+        assert_eq!(mount, oci::Mount::of_type("tmpfs", "/t", &["size=1024"]));
     }
 
     #[test]
