@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod bundle;
+pub mod cdi;
 pub mod environment;
 pub mod error;
 pub mod etc;
