@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::layout::{WorkDir, make_parent, sweep};
 use super::lock::{self, Kind, Lock};
-use super::record::{LayerInfo, Reference, to_json};
+use super::record::{Boot, LayerInfo, Reference, to_json};
 use super::{ImageRecord, LayerRecord, Store};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -170,6 +170,7 @@ impl Store {
             group: accounts("etc/group"),
             etc_mode: trees.iter().rev().find_map(|tree| directory_mode(tree, "etc")),
             layers,
+            unsettled: Boot::current(),
         };
         record.write(layout)?;
         Reference { name: name.to_owned(), digest: record.digest.clone() }.write(layout)?;

@@ -75,10 +75,10 @@ fn read_only(error: &Error) -> bool {
 /// Notes that an image was used, in the record's time stamp.
 fn touch(path: &Path) {
     let Ok(modified) = std::fs::metadata(path).and_then(|m| m.modified()) else { return };
-    if modified.elapsed().is_ok_and(|age| age > TOUCH_AFTER) {
-        if let Ok(file) = std::fs::File::open(path) {
-            let _ = file.set_modified(SystemTime::now());
-        }
+    if modified.elapsed().is_ok_and(|age| age > TOUCH_AFTER)
+        && let Ok(file) = std::fs::File::open(path)
+    {
+        let _ = file.set_modified(SystemTime::now());
     }
 }
 
@@ -105,12 +105,12 @@ impl Process {
     }
 }
 
-fn host() -> String {
+pub(super) fn host() -> String {
     let uname = rustix::system::uname();
     uname.nodename().to_string_lossy().chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')).collect()
 }
 
-fn boot_id() -> Option<String> {
+pub(super) fn boot_id() -> Option<String> {
     Some(std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())
 }
 

@@ -45,7 +45,7 @@ pub use verify::{Finding, VerifyReport};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use layout::Layout;
-use record::Reference;
+use record::{Boot, Reference};
 
 /// Where stores are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,12 +116,23 @@ impl Store {
     }
 
     /// Finds an image by its full name, by `sha256:…`, or by at least six digits that only one image begins with.
+    ///
+    /// # Errors
+    /// [`Error::Store`] where the machine stopped before all of the image had reached the disk.
     pub fn lookup(&self, name: &str) -> Result<Option<ImageRecord>> {
+        self.find(name)?.map(|record| self.settled(record)).transpose()
+    }
+
+    /// [`Store::lookup`] without the look at what a restart may have left.
+    fn find(&self, name: &str) -> Result<Option<ImageRecord>> {
+        if name.is_empty() {
+            return Ok(None);
+        }
         for layout in &self.layouts {
-            if let Some(reference) = Reference::read(layout, name)? {
-                if let Some(record) = ImageRecord::read(layout, &reference.digest)? {
-                    return Ok(Some(record));
-                }
+            if let Some(reference) = Reference::read(layout, name)?
+                && let Some(record) = ImageRecord::read(layout, &reference.digest)?
+            {
+                return Ok(Some(record));
             }
         }
         if let Ok(digest) = Digest::parse(name) {
@@ -132,6 +143,32 @@ impl Store {
             }
         }
         self.lookup_prefix(name)
+    }
+
+    /// Looks once, after the machine was started anew, whether what was written before came through: files that had not
+    /// reached the disk when the power went are empty now. (A killed process alone loses nothing.)
+    fn settled(&self, mut record: ImageRecord) -> Result<ImageRecord> {
+        let (Some(then), Some(now)) = (&record.unsettled, Boot::current()) else { return Ok(record) };
+        if then.host != now.host || then.id == now.id {
+            return Ok(record);
+        }
+        let findings = self.check_layers_of(&record);
+        if let Some(first) = findings.first() {
+            return Err(Error::Store {
+                path: self.root().to_owned(),
+                reason: format!(
+                    "lost a part of {} when the machine stopped: {} {}",
+                    record.source,
+                    first.path.display(),
+                    first.problem
+                ),
+                hint: Some("run `berth verify --repair`, then pull the image again".to_owned()),
+            });
+        }
+        record.unsettled = None;
+        // A store that cannot be written is looked at again the next time.
+        let _ = record.write(self.own());
+        Ok(record)
     }
 
     fn lookup_prefix(&self, prefix: &str) -> Result<Option<ImageRecord>> {
@@ -225,7 +262,7 @@ impl Store {
         let (gone, digest) = match by_name.first() {
             Some(reference) => (by_name.clone(), reference.digest.clone()),
             None => {
-                let record = self.lookup(name)?.ok_or_else(not_found)?;
+                let record = self.find(name)?.ok_or_else(not_found)?;
                 ImageRecord::read(layout, &record.digest)?.ok_or_else(not_found)?;
                 (references.iter().filter(|r| r.digest == record.digest).collect(), record.digest)
             }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
+use super::lease;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::RunConfig;
@@ -42,6 +43,26 @@ pub struct ImageRecord {
     /// Permission bits of the image's `/etc`, and whether it has one.
     #[serde(default)]
     pub etc_mode: Option<u32>,
+    /// Where and since which start of the machine the image was imported, as long as nobody looked whether its files
+    /// outlived that machine's next start: an import does not wait for the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsettled: Option<Boot>,
+}
+
+/// One start of one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// The machine's name.
+    pub host: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub id: String,
+}
+
+impl Boot {
+    /// The one we live in.
+    pub(super) fn current() -> Option<Boot> {
+        Some(Boot { host: lease::host(), id: lease::boot_id()? })
+    }
 }
 
 /// One layer of an [`ImageRecord`].

@@ -61,7 +61,7 @@ impl Store {
         let mut records = Vec::new();
         for name in names {
             let missing = || Error::NotFound { name: name.clone(), reason: Some("it is not in the store".to_owned()) };
-            records.push(self.lookup(name)?.ok_or_else(missing)?);
+            records.push(self.find(name)?.ok_or_else(missing)?);
         }
         if names.is_empty() {
             records = self.check_records(&mut report)?;
@@ -100,6 +100,22 @@ impl Store {
             self.drop_damaged(layout, &damaged, &mut report)?;
         }
         Ok(report)
+    }
+
+    /// What is wrong with the layers of one image.
+    pub(super) fn check_layers_of(&self, record: &ImageRecord) -> Vec<Finding> {
+        let mut report = VerifyReport::default();
+        for layer in &record.layers {
+            match self.layer_path(&layer.digest) {
+                Some(tree) => check_layer(&tree, Some(record.source.clone()), &mut report),
+                None => report.findings.push(Finding {
+                    path: self.own().layer(&layer.digest),
+                    problem: "is missing".to_owned(),
+                    image: Some(record.source.clone()),
+                }),
+            }
+        }
+        report.findings
     }
 
     /// Reads every record and name; one that is damaged is a finding and not the end.
@@ -173,6 +189,11 @@ impl Store {
             remove(&layout.image(&record.digest))?;
             for document in documents {
                 remove(&document)?;
+            }
+        }
+        for reference in Reference::all(layout)? {
+            if !layout.image(&reference.digest).exists() {
+                remove(&layout.reference(&reference.name))?;
             }
         }
         for digest in damaged {

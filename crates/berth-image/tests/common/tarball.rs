@@ -146,14 +146,8 @@ fn octal(field: &mut [u8], value: u64) {
         put(field, text.as_bytes());
         return;
     }
-    let bytes = value.to_be_bytes();
-    let start = field.len().saturating_sub(8);
-    for (index, byte) in bytes.iter().enumerate() {
-        if let Some(place) = (start + index).checked_sub(8usize.saturating_sub(field.len())) {
-            if place < field.len() {
-                field[place] = *byte;
-            }
-        }
+    for (place, byte) in field.iter_mut().rev().zip(value.to_le_bytes()) {
+        *place = byte;
     }
     field[0] |= 0x80;
 }
