@@ -81,8 +81,10 @@ fn pull_reference(
     let imported = match reference {
         Reference::Registry(name) => registry::pull(store, name, options, &import, progress.as_ref()),
         Reference::Path { transport, path, selector } => {
-            let opened = open_path(*transport, path, selector.as_deref())?;
-            store.import_opened(opened, &import, progress.as_ref())
+            match open_path(*transport, path, selector.as_deref())? {
+                Opened::Source(source) => store.import(source.as_ref(), &import, progress.as_ref()),
+                Opened::Stream(stream) => store.import_stream(stream, &import, progress.as_ref()),
+            }
         }
         Reference::Engine { transport, name } => {
             let source = match transport {
@@ -90,7 +92,7 @@ fn pull_reference(
                 Transport::PodmanStorage => CommandSource::podman(name)?,
                 _ => CommandSource::containers_storage(name)?,
             };
-            store.import_opened(Opened::Stream(Box::new(source)), &import, progress.as_ref())
+            store.import_stream(Box::new(source), &import, progress.as_ref())
         }
     };
     // The bars go before an error is printed.
