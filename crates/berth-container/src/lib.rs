@@ -14,6 +14,7 @@ pub mod fake;
 pub mod launch;
 pub mod oci;
 pub mod subid;
+pub mod terminal;
 pub mod volume;
 
 pub use bundle::{Bundle, GeneratedFile, Rootfs, Upper};
