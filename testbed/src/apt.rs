@@ -166,8 +166,6 @@ impl System {
             layer.file(&Header::file(name, 0o644), b"")?;
         }
         layer.file(&Header::file("var/lib/dpkg/info/format", 0o644), b"1\n")?;
-        layer.entry(&Header::symlink("usr/bin/awk", "mawk"))?;
-        layer.entry(&Header::symlink("usr/bin/which", "which.debianutils"))?;
         layer.file(&Header::file("etc/hostname", 0o644), b"image\n")?;
         Ok(())
     }
@@ -210,6 +208,12 @@ impl System {
             if seen {
                 return Ok(());
             }
+            for (file, link) in ALTERNATIVES {
+                if header.name.ends_with(file.as_bytes()) {
+                    let (name, target) = alternative(&header.name, link);
+                    layer.entry(&Header::symlink(name, target))?;
+                }
+            }
             if header.name.starts_with(b"usr/share/base-passwd/") {
                 let mut text = Vec::new();
                 content.read_to_end(&mut text)?;
@@ -248,6 +252,24 @@ impl System {
 /// Folders at the top that are links into /usr on today's systems, whatever a package's archive says.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
+/// Names that installation scripts would make: the end of a file's name, and the link beside it or (`../`) one folder up.
+const ALTERNATIVES: [(&str, &str); 6] = [
+    ("usr/bin/mawk", "awk"),
+    ("usr/bin/which.debianutils", "which"),
+    ("usr/bin/gcc", "cc"),
+    ("usr/bin/g++", "c++"),
+    ("/blas/libblas.so.3", "../libblas.so.3"),
+    ("/lapack/liblapack.so.3", "../liblapack.so.3"),
+];
+
+/// Name and target of an alternative's link.
+fn alternative(file: &[u8], link: &str) -> (Vec<u8>, Vec<u8>) {
+    let parts: Vec<&[u8]> = file.split(|byte| *byte == b'/').collect();
+    let (up, name) = link.strip_prefix("../").map_or((0, link), |name| (1, name));
+    let keep = parts.len() - 1 - up;
+    ([&parts[..keep], &[name.as_bytes()]].concat().join(&b'/'), parts[keep..].join(&b'/'))
+}
+
 fn trimmed(name: &[u8]) -> &[u8] {
     let name = name.strip_prefix(b".").unwrap_or(name);
     name.strip_prefix(b"/").unwrap_or(name)
@@ -270,7 +292,7 @@ fn each_entry(
     let mut child =
         Command::new("dpkg-deb").arg(part).arg(archive).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut reader = tar::Reader::new(io::BufReader::new(child.stdout.take().expect("a pipe")));
-    while let Some(header) = reader.next()? {
+    while let Some(header) = reader.entry()? {
         let mut content = Vec::new();
         reader.content(&header, &mut content)?;
         visit(header, &mut content.as_slice())?;

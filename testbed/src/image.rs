@@ -123,7 +123,7 @@ type Sink = Hashed<BufWriter<File>>;
 enum Packer {
     None(Box<Sink>),
     Gzip(Box<flate2::write::GzEncoder<Sink>>),
-    Zstd(zstd::Encoder<'static, Sink>),
+    Zstd(Box<zstd::Encoder<'static, Sink>>),
 }
 
 impl Write for Packer {
@@ -204,7 +204,7 @@ impl Layout {
             Compression::Gzip(level) => {
                 Packer::Gzip(Box::new(flate2::write::GzEncoder::new(sink, flate2::Compression::new(level))))
             }
-            Compression::Zstd(level) => Packer::Zstd(zstd::Encoder::new(sink, level)?),
+            Compression::Zstd(level) => Packer::Zstd(Box::new(zstd::Encoder::new(sink, level)?)),
         };
         let mut archive = Hashed::new(packer);
         fill(&mut archive)?;

@@ -3,6 +3,9 @@
 //! Nothing here uses berth's own libraries: what judges a program must not share its errors.
 
 pub mod apt;
+pub mod fault;
+pub mod fixture;
+pub mod harness;
 pub mod http;
 pub mod image;
 pub mod odd;

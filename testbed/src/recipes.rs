@@ -18,7 +18,7 @@ use crate::odd;
 use crate::tar::Header;
 
 /// Raised when a recipe changes, so that old caches are not taken for new ones.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// gzip as most builders make it.
 const GZIP: Compression = Compression::Gzip(6);
@@ -253,7 +253,7 @@ fn busybox_layer(busybox: &Path, tar: &mut crate::image::LayerWriter<'_>) -> io:
     tar.file(&Header::file("bin/busybox", 0o755), &fs::read(busybox)?)?;
     let applets = crate::process::run(std::process::Command::new(busybox).arg("--list")).ok();
     for applet in applets.lines().filter(|applet| *applet != "busybox") {
-        tar.entry(&Header::hard(format!("bin/{applet}"), "bin/busybox"))?;
+        tar.entry(&Header::hard(format!("bin/{applet}"), "bin/busybox", 0o755))?;
     }
     tar.file(
         &Header::file("etc/passwd", 0o644),
@@ -268,8 +268,8 @@ fn last_layer(tar: &mut crate::image::LayerWriter<'_>) -> io::Result<()> {
     for name in ["opt/", "opt/app/", "opt/app/data/"] {
         tar.entry(&Header::dir(name, 0o755).owner(1000, 1000))?;
     }
-    for number in 0..1500 {
-        let text = format!("line {number}\n").repeat(number);
+    for number in 0..6000usize {
+        let text = format!("line {number}\n").repeat(number % 500);
         tar.file(&Header::file(format!("opt/app/data/{number:04}.txt"), 0o644).owner(1000, 1000), text.as_bytes())?;
     }
     tar.file(

@@ -131,9 +131,10 @@ impl Header {
         Header { link: target.as_ref().to_vec(), ..Header::new(name, Kind::Symlink, 0o777) }
     }
 
-    /// A hard link to `target`, a name inside the archive.
-    pub fn hard(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Header {
-        Header { link: target.as_ref().to_vec(), ..Header::new(name, Kind::Hard, 0o644) }
+    /// A hard link to `target`, a name inside the archive. It carries the mode of the file, as every tool writes it:
+    /// unpackers apply what the last entry of a file says.
+    pub fn hard(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>, mode: u32) -> Header {
+        Header { link: target.as_ref().to_vec(), ..Header::new(name, Kind::Hard, mode) }
     }
 
     /// A named pipe.
@@ -401,7 +402,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The next entry, or nothing at the end. A file's content must be read from [`Reader::content`] before the next call.
-    pub fn next(&mut self) -> io::Result<Option<Header>> {
+    pub fn entry(&mut self) -> io::Result<Option<Header>> {
         let (mut name, mut link) = (None, None);
         loop {
             let mut block = [0u8; BLOCK];
@@ -506,10 +507,10 @@ mod tests {
         writer.file(header, content).unwrap();
         let bytes = writer.finish().unwrap();
         let mut reader = Reader::new(bytes.as_slice());
-        let back = reader.next().unwrap().unwrap();
+        let back = reader.entry().unwrap().unwrap();
         let mut read = Vec::new();
         reader.content(&back, &mut read).unwrap();
-        assert!(reader.next().unwrap().is_none());
+        assert!(reader.entry().unwrap().is_none());
         (back, read)
     }
 
