@@ -73,13 +73,13 @@ pub struct Chapter {
 /// Lists a chapter: `chapter!("pull", [REGISTRY]; name, name; [REGISTRY, Need::Root]; name)`.
 #[macro_export]
 macro_rules! chapter {
-    ($chapter:literal, $([$($need:expr),*]: $($name:ident),+ $(,)?);+ $(;)?) => {
+    ($chapter:literal, $($needs:tt: $($name:ident),+);+ $(;)?) => {
         /// The tests of this file.
         pub const CHAPTER: $crate::harness::Chapter = $crate::harness::Chapter {
             name: $chapter,
             cases: &[$($($crate::harness::Case {
                 name: stringify!($name),
-                needs: &[$($need),*],
+                needs: &$needs,
                 limit: $crate::harness::LIMIT,
                 run: $name,
             }),+),+],

@@ -176,6 +176,11 @@ impl Header {
         self
     }
 
+    /// The header block of the same entry under another type.
+    pub fn block_of(&self, kind: Kind) -> [u8; BLOCK] {
+        Header { kind, ..self.clone() }.block()
+    }
+
     /// The 512-byte header block, fields cut to what they hold, checksum right.
     pub fn block(&self) -> [u8; BLOCK] {
         let mut block = [0u8; BLOCK];
