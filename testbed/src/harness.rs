@@ -301,8 +301,9 @@ fn leftovers() -> Vec<i32> {
     }
 }
 
-/// A mount namespace whose mounts nobody else sees, with control groups in the one form that every peer understands.
-fn private_mounts() -> io::Result<()> {
+/// Moves the process (root's, with one thread) into a mount namespace whose mounts nobody else sees, with control groups
+/// in the one form that every peer understands.
+pub fn private_mounts() -> io::Result<()> {
     // SAFETY: unshare takes flags only; no thread was started yet.
     if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
         return Err(io::Error::last_os_error());

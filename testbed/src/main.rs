@@ -20,6 +20,7 @@ usage: testbed tree [--namespace] DIR          list a folder, as JSON
        testbed image NAME...                   make images: small distroless odd debian python medium large
        testbed push NAME LOOPBACK:PORT         push one of them to a registry
        testbed registry STORAGE                serve a folder on a free port until killed; prints the address
+       testbed demo BERTH                      show what berth does with a real image
        testbed cache                           print the cache folder
 ";
 
@@ -76,6 +77,7 @@ fn run(words: &[&str]) -> io::Result<()> {
                 std::thread::park();
             }
         }
+        ["demo", berth] => testbed::demo::run(Path::new(berth)),
         ["cache"] => {
             println!("{}", recipes::cache().display());
             Ok(())

@@ -147,6 +147,16 @@ impl Images {
         Apt::open(&self.dir.join("apt"))
     }
 
+    /// docker-registry, unpacked from its package for those who have not installed it.
+    pub fn registry_program(&self) -> io::Result<PathBuf> {
+        let dir = self.dir.join("docker-registry");
+        let program = dir.join("usr/bin/docker-registry");
+        if !program.exists() {
+            self.apt()?.unpack(&["docker-registry"], &dir)?;
+        }
+        Ok(program)
+    }
+
     fn make(&self, recipe: Recipe) -> io::Result<()> {
         eprintln!("testbed: making the image {} in {}", recipe.name(), self.dir.display());
         let layout = &self.layout;

@@ -24,6 +24,8 @@ pub struct Options {
     pub tls: bool,
     /// Ask for this user and password.
     pub login: Option<(String, String)>,
+    /// The program, where it is not docker-registry of the path.
+    pub program: Option<PathBuf>,
 }
 
 /// A running registry; it ends when this goes out of scope.
@@ -33,11 +35,6 @@ pub struct Registry {
     address: SocketAddr,
     log: PathBuf,
     work: PathBuf,
-}
-
-/// Where Debian's package has the program; `BERTH_TESTBED_REGISTRY` names another.
-pub fn program() -> PathBuf {
-    std::env::var_os("BERTH_TESTBED_REGISTRY").map_or_else(|| PathBuf::from("docker-registry"), PathBuf::from)
 }
 
 impl Registry {
@@ -78,7 +75,7 @@ impl Registry {
         fs::write(work.join("registry.yml"), config)?;
         let log = work.join("registry.log");
         let output = File::create(&log)?;
-        let mut command = Command::new(program());
+        let mut command = Command::new(options.program.as_deref().unwrap_or(Path::new("docker-registry")));
         command.arg("serve").arg(work.join("registry.yml")).env("OTEL_TRACES_EXPORTER", "none");
         command.stdin(std::process::Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let mut server = Guard(process::die_with_parent(&mut command).spawn()?);

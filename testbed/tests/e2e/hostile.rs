@@ -214,7 +214,9 @@ fn planted_overlay_attributes_have_no_effect() {
         Ok(())
     });
     let image = world.image(&[below, above]);
-    if world.pull(&image).code() == 0 {
+    let output = world.pull(&image);
+    assert!([0, 125].contains(&output.code()), "{}", output.report());
+    if output.code() == 0 {
         let tree = world.fixture.merged_tree(&image);
         assert!(tree.0.contains_key("d/below"), "{:?}", tree.0.keys());
         assert!(tree.0.contains_key("file"), "{:?}", tree.0.keys());
@@ -487,13 +489,12 @@ fn device_nodes_are_not_made() {
         Ok(())
     });
     let image = world.image(&[layer]);
-    if world.pull(&image).code() == 0 {
-        let tree = world.fixture.merged_tree(&image);
-        let devices: Vec<_> =
-            tree.0.iter().filter(|(_, entry)| ["char", "block"].contains(&entry.kind.as_str())).collect();
-        assert!(devices.is_empty(), "{devices:?}");
-        assert!(tree.0.contains_key("plain"));
-    }
+    // Refusing would keep many an old image from running; the nodes of a container come from its launcher.
+    world.pull(&image).ok();
+    let tree = world.fixture.merged_tree(&image);
+    let devices: Vec<_> = tree.0.iter().filter(|(_, entry)| ["char", "block"].contains(&entry.kind.as_str())).collect();
+    assert!(devices.is_empty(), "{devices:?}");
+    assert!(tree.0.contains_key("plain"));
     world.unharmed();
 }
 
