@@ -196,6 +196,13 @@ pub fn end_all(pids: &[i32]) {
     }
 }
 
+/// Kills those processes below this one whose command line contains a word.
+pub fn end_descendants(word: &str) {
+    let mut pids = descendants(std::process::id() as i32);
+    pids.retain(|pid| name(*pid).contains(word));
+    end_all(&pids);
+}
+
 /// What a process calls itself, for messages.
 pub fn name(pid: i32) -> String {
     let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
