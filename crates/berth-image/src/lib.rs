@@ -20,3 +20,4 @@ pub mod store;
 
 pub use digest::Digest;
 pub use error::{Error, Result};
+pub use reference::{Reference, Transport};

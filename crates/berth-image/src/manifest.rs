@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
+mod resolve;
+
+pub use resolve::{
+    ACCEPTED, DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, choose, layer_compression, resolve,
+};
+
 /// The largest manifest, index or configuration that is read, in bytes. Docker's and the distribution specification's
 /// own limit for manifests is 4 MiB; configurations are held to the same.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
@@ -30,7 +36,7 @@ pub struct Descriptor {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
     /// Free-form annotations.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -46,6 +52,48 @@ pub struct Platform {
     /// `v7`, `v8`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
+}
+
+impl Platform {
+    /// The platform that this program was built for, in OCI's words.
+    pub fn host() -> Platform {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "x86" => "386",
+            "aarch64" => "arm64",
+            "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
+            "loongarch64" => "loong64",
+            other => other,
+        };
+        Platform { os: std::env::consts::OS.to_owned(), architecture: architecture.to_owned(), variant: None }
+    }
+
+    /// Parses `OS/ARCH[/VARIANT]`; a lone architecture means `linux`. The names of `uname -m` are understood.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub fn parse(text: &str) -> std::result::Result<Platform, String> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let (os, architecture, variant) = match parts[..] {
+            [architecture] => ("linux", architecture, None),
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some(variant)),
+            _ => return Err(format!("invalid platform `{text}`: write OS/ARCH or OS/ARCH/VARIANT, as in linux/arm64")),
+        };
+        let plain = |part: &&str| {
+            !part.is_empty()
+                && part.len() <= 32
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        };
+        if ![os, architecture].iter().chain(variant.iter()).all(plain) {
+            return Err(format!("invalid platform `{text}`: write OS/ARCH or OS/ARCH/VARIANT, as in linux/arm64"));
+        }
+        Ok(Platform {
+            os: os.to_ascii_lowercase(),
+            architecture: resolve::normal_architecture(&architecture.to_ascii_lowercase()).to_owned(),
+            variant: variant.map(str::to_ascii_lowercase),
+        })
+    }
 }
 
 impl std::fmt::Display for Platform {

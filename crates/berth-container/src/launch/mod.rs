@@ -1,0 +1,163 @@
+//! From a bundle to a process.
+//!
+//! [`Plan::new`] computes everything that can be computed: strings for the kernel, flags, the order of mounts.
+//! [`Plan::execute`] then only makes system calls, in the order in which [`Plan::become_container`] reads. In the default
+//! mode the calling process *becomes* the command: exit code and signals are the kernel's own business.
+
+mod exec;
+mod mounts;
+mod namespaces;
+mod options;
+mod process;
+mod rootfs;
+mod sys;
+
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::bundle::Bundle;
+use crate::error::{Error, Result};
+use crate::oci::{NamespaceKind, Spec};
+
+pub use exec::DEFAULT_PATH;
+pub use namespaces::IdMapping;
+
+/// What a bundle does not say.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// A system call filter, installed last; implies no-new-privileges.
+    pub filter: Vec<libc::sock_filter>,
+    /// Keep the caller's supplementary groups, where the kernel would let us set others. Groups that have no id inside
+    /// show as `nogroup` there, and still open what they open outside.
+    pub keep_groups: bool,
+    /// Make the working directory if it is not there.
+    pub create_cwd: bool,
+    /// How many descriptors after the first three the command inherits.
+    pub preserve_fds: u32,
+}
+
+/// A bundle, ready to be started.
+#[derive(Debug)]
+pub struct Plan {
+    namespaces: namespaces::Namespaces,
+    root: rootfs::RootPlan,
+    mounts: Vec<mounts::Step>,
+    hostname: Option<String>,
+    domainname: Option<String>,
+    /// The network namespace is new: its loopback interface is down.
+    loopback: bool,
+    sysctls: Vec<(String, String)>,
+    attributes: process::Attributes,
+    command: exec::Command,
+    preserve_fds: u32,
+}
+
+impl Plan {
+    /// Computes how to start the bundle as the current user.
+    pub fn new(bundle: &Bundle, options: &Options) -> Result<Plan> {
+        let spec = &bundle.spec;
+        let Some(process) = &spec.process else {
+            return Err(Error::bad_spec("process", "missing: there is nothing to start"));
+        };
+        let euid = rustix::process::geteuid().as_raw();
+        let egid = rustix::process::getegid().as_raw();
+        let namespaces = namespaces::Namespaces::plan(spec, euid, egid)?;
+        let new = |kind| namespaces.new.contains(namespaces::flag_of(kind));
+        if (spec.hostname.is_some() || spec.domainname.is_some()) && !has(spec, NamespaceKind::Uts) {
+            return Err(Error::bad_spec("hostname", "needs a uts namespace"));
+        }
+        let personality = spec.linux.as_ref().and_then(|linux| linux.personality.as_ref());
+        Ok(Plan {
+            root: rootfs::RootPlan::plan(&bundle.rootfs, spec, namespaces.has_user())?,
+            mounts: mounts::plan(spec)?,
+            hostname: spec.hostname.clone(),
+            domainname: spec.domainname.clone(),
+            loopback: new(NamespaceKind::Network),
+            sysctls: sysctls(spec)?,
+            attributes: process::Attributes::plan(
+                process,
+                personality.map(|p| p.domain.as_str()),
+                namespaces.may_set_groups(),
+                options,
+            )?,
+            command: exec::Command::plan(process, options.create_cwd)?,
+            preserve_fds: options.preserve_fds,
+            namespaces,
+        })
+    }
+
+    /// Becomes the command. Returns only to say why not.
+    pub fn execute(self) -> Error {
+        match self.namespaces.enter().and_then(|()| self.become_container()) {
+            Ok(never) => never,
+            Err(error) => error,
+        }
+    }
+
+    /// From fresh namespaces to the command. `Ok` is the failure of the last step, as nothing comes after success.
+    fn become_container(&self) -> Result<Error> {
+        self.configure_namespaces()?;
+        self.root.isolate()?;
+        let mounts = mounts::open(&self.mounts)?;
+        let root = self.root.assemble()?;
+        mounts.attach(root.fd())?;
+        let prepared = self.attributes.prepare()?;
+        root.enter()?;
+        sys::close_on_exec_from(3 + self.preserve_fds).map_err(|e| Error::system("close inherited files", e))?;
+        self.attributes.apply(prepared)?;
+        self.command.enter_directory()?;
+        sys::reset_signals();
+        Ok(self.command.exec())
+    }
+
+    fn configure_namespaces(&self) -> Result<()> {
+        if let Some(name) = &self.hostname {
+            rustix::system::sethostname(name.as_bytes())
+                .map_err(|e| Error::system(format!("set the host name `{name}`"), e))?;
+        }
+        if let Some(name) = &self.domainname {
+            rustix::system::setdomainname(name.as_bytes())
+                .map_err(|e| Error::system(format!("set the domain name `{name}`"), e))?;
+        }
+        if self.loopback {
+            sys::loopback_up().map_err(|e| Error::system("bring the loopback interface up", e))?;
+        }
+        for (path, value) in &self.sysctls {
+            std::fs::write(path, value).map_err(|e| Error::io("set the kernel parameter", path, e))?;
+        }
+        Ok(())
+    }
+}
+
+fn has(spec: &Spec, kind: NamespaceKind) -> bool {
+    spec.linux.iter().flat_map(|linux| &linux.namespaces).any(|namespace| namespace.kind == kind)
+}
+
+/// Kernel parameters as files; only those that belong to a namespace of the container, never the host's.
+fn sysctls(spec: &Spec) -> Result<Vec<(String, String)>> {
+    /// Prefixes, and the namespace that makes them the container's own.
+    const OWNERS: &[(&str, NamespaceKind)] = &[
+        ("net.", NamespaceKind::Network),
+        ("fs.mqueue.", NamespaceKind::Ipc),
+        ("kernel.msg", NamespaceKind::Ipc),
+        ("kernel.sem", NamespaceKind::Ipc),
+        ("kernel.shm", NamespaceKind::Ipc),
+        ("kernel.domainname", NamespaceKind::Uts),
+        ("kernel.hostname", NamespaceKind::Uts),
+    ];
+    let mut files = Vec::new();
+    for (name, value) in spec.linux.iter().flat_map(|linux| &linux.sysctl) {
+        let field = || format!("linux.sysctl[{name}]");
+        let owned = OWNERS.iter().any(|(prefix, kind)| name.starts_with(prefix) && has(spec, *kind));
+        if !owned || name.contains("..") {
+            return Err(Error::bad_spec(field(), "does not belong to a namespace of this container"));
+        }
+        files.push((format!("/proc/sys/{}", name.replace('.', "/")), value.clone()));
+    }
+    Ok(files)
+}
+
+/// A string for the kernel.
+fn c_string(text: &OsStr, field: impl FnOnce() -> String) -> Result<CString> {
+    CString::new(text.as_bytes()).map_err(|_| Error::bad_spec(field(), "contains a NUL byte"))
+}

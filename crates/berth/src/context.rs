@@ -1,0 +1,107 @@
+//! What every verb is given: the options of every verb, the configuration, the way to the store.
+
+use std::cell::OnceCell;
+use std::env;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use berth_image::progress::Progress;
+use berth_image::store::{Store, StoreOptions};
+
+use crate::cli::Global;
+use crate::command_error::{CommandError, Kind};
+use crate::config::{self, Config};
+use crate::progress;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Context {
+    global: Global,
+    config: OnceCell<Config>,
+}
+
+impl Context {
+    /// Reads nothing yet.
+    pub fn new(global: Global) -> Context {
+        Context { global, config: OnceCell::new() }
+    }
+
+    /// Whether output is for programs.
+    pub fn json(&self) -> bool {
+        self.global.json
+    }
+
+    /// Whether to print data only.
+    pub fn quiet(&self) -> bool {
+        self.global.quiet
+    }
+
+    /// Whether to tell what is being done.
+    pub fn verbose(&self) -> bool {
+        self.global.verbose
+    }
+
+    /// The configuration, read when first asked for.
+    pub fn config(&self) -> Result<&Config, CommandError> {
+        if let Some(config) = self.config.get() {
+            return Ok(config);
+        }
+        let config = Config::load()?;
+        Ok(self.config.get_or_init(|| config))
+    }
+
+    /// Where the store is and which ones lie below it.
+    pub fn store_options(&self) -> Result<StoreOptions, CommandError> {
+        let config = self.config()?;
+        let root = match &self.global.store {
+            Some(root) => root.clone(),
+            None => match env::var_os("BERTH_STORE").filter(|value| !value.is_empty()) {
+                Some(root) => PathBuf::from(root),
+                None => match &config.store {
+                    Some(text) => expand(text)?,
+                    None => config::xdg_directory("XDG_DATA_HOME", ".local/share")
+                        .map(|base| base.join("berth/store"))
+                        .ok_or_else(|| {
+                            CommandError::failure("there is no place for the image store: HOME is not set")
+                                .with_hint("give one with --store or BERTH_STORE")
+                        })?,
+                },
+            },
+        };
+        let below = config.stores.iter().map(|text| expand(text)).collect::<Result<Vec<_>, _>>()?;
+        // A relative root would mean another store after the container's change of directory.
+        let root = std::path::absolute(&root).map_err(|e| CommandError::io("find the image store", &root, e))?;
+        Ok(StoreOptions { root, below })
+    }
+
+    /// Opens the store.
+    pub fn store(&self) -> Result<Store, CommandError> {
+        Ok(Store::open(&self.store_options()?)?)
+    }
+
+    /// How a long operation on `what` tells of itself.
+    pub fn progress(&self, what: &str) -> Box<dyn Progress> {
+        progress::new(what, self.global.quiet || self.global.json)
+    }
+
+    /// Tells something on standard error with `--verbose`.
+    pub fn explain(&self, text: impl FnOnce() -> String) {
+        if self.global.verbose {
+            let _ = std::io::stderr().lock().write_all(format!("berth: {}\n", text()).as_bytes());
+        }
+    }
+
+    /// Tells something on standard error unless `--quiet`.
+    pub fn note(&self, text: &str) {
+        if !self.global.quiet {
+            let _ = std::io::stderr().lock().write_all(format!("berth: {text}\n").as_bytes());
+        }
+    }
+}
+
+/// Expands variables in a path of the configuration.
+fn expand(text: &str) -> Result<PathBuf, CommandError> {
+    let expanded = config::expand(text, |name| env::var(name).ok())
+        .map_err(|reason| CommandError::new(Kind::Config, format!("the configuration's {reason}")))?;
+    Ok(PathBuf::from(expanded))
+}

@@ -1,0 +1,58 @@
+//! What `run` and `shell` share: find the image, look at the host, lower, launch.
+//!
+//! This is the path on which every microsecond counts: with the image in the store it reads the configuration, one name,
+//! one record and a handful of small files of the host, starts no thread and touches nothing of the registry client.
+
+pub mod gather;
+mod timings;
+
+use std::process::ExitCode;
+
+use berth_container::{fake, launch};
+use berth_image::store::Lease;
+
+use crate::cli::options::ContainerOptions;
+use crate::fetch;
+use crate::lower::host::Host;
+use crate::lower::{self, Lowered};
+use crate::{CommandError, Context};
+
+pub use crate::lower::What;
+use gather::Inputs;
+use timings::Timings;
+
+/// Starts a container. Returns only when that fails, or when something had to wait for the command.
+pub fn start(typed: &ContainerOptions, image: &str, what: What<'_>, context: &Context) -> Result<ExitCode, CommandError> {
+    let mut timings = Timings::new(typed.timings);
+    let defaults = &context.config()?.run;
+    let options = gather::with_defaults(typed, defaults)?;
+    timings.phase("configuration");
+    let (image, lease) = fetch::image(image, options.pull.unwrap_or_default(), &options.source, context)?;
+    timings.phase("image");
+    let host = Host::read();
+    let inputs = Inputs::read(&options, defaults, &host)?;
+    timings.phase("host");
+    let mut lowered = lower::lower(&inputs.request(&options, what), &image, &host)?;
+    for note in lowered.notes.drain(..) {
+        context.explain(|| note);
+    }
+    timings.phase("bundle");
+    launch(lowered, lease, &timings)
+}
+
+fn launch(lowered: Lowered, lease: Option<Lease>, timings: &Timings) -> Result<ExitCode, CommandError> {
+    let options = launch::Options {
+        filter: if lowered.fake_ownership { fake::program(fake::Abi::NATIVE) } else { Vec::new() },
+        keep_groups: true,
+        create_cwd: lowered.create_cwd,
+        preserve_fds: 0,
+    };
+    let plan = launch::Plan::new(&lowered.bundle, &options)?;
+    if let Some(line) = timings.report() {
+        eprintln!("{line}");
+    }
+    if let Some(lease) = lease {
+        lease.keep();
+    }
+    Err(plan.execute().into())
+}
