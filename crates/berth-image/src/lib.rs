@@ -8,12 +8,14 @@
 //! Everything that comes from outside is hostile: sizes are bounded, digests are verified before use, and paths are
 //! resolved by the kernel inside the tree being written.
 
+pub mod credentials;
 pub mod digest;
 pub mod error;
 pub mod layer;
 pub mod manifest;
 pub mod progress;
 pub mod reference;
+pub mod registries_conf;
 pub mod registry;
 pub mod source;
 pub mod store;

@@ -211,6 +211,17 @@ impl From<berth_image::Error> for CommandError {
     }
 }
 
+impl From<berth_container::Error> for CommandError {
+    fn from(error: berth_container::Error) -> CommandError {
+        let kind = match error.exit_code() {
+            126 => Kind::CannotInvoke,
+            127 => Kind::CommandNotFound,
+            _ => Kind::Failure,
+        };
+        CommandError::from_error(kind, &error).with_hint_if(error.hint())
+    }
+}
+
 /// People type the name of a file where an image is wanted; berth needs to be told what kind of file it is.
 pub fn reference_hint(text: &str) -> Option<String> {
     let path = Path::new(text);

@@ -29,6 +29,8 @@ pub struct Config {
     pub store: Option<String>,
     /// Stores that are only read, consulted in this order after the own one.
     pub stores: Vec<String>,
+    /// Where CDI specifications are, the later the stronger (built-in: /etc/cdi and /var/run/cdi).
+    pub cdi_dirs: Vec<PathBuf>,
     /// Defaults of `berth run`, `shell` and `exec`.
     pub run: RunDefaults,
     /// Which files were read, for `berth info`.
@@ -80,10 +82,21 @@ impl Config {
         Ok(config)
     }
 
+    /// Where CDI specifications are.
+    pub fn cdi_directories(&self) -> Vec<PathBuf> {
+        match self.cdi_dirs.as_slice() {
+            [] => berth_container::cdi::DEFAULT_DIRS.iter().map(PathBuf::from).collect(),
+            directories => directories.to_vec(),
+        }
+    }
+
     fn override_with(&mut self, own: Config) {
         self.store = own.store.or(self.store.take());
         self.stores = [own.stores, std::mem::take(&mut self.stores)].concat();
         self.files.extend(own.files);
+        if !own.cdi_dirs.is_empty() {
+            self.cdi_dirs = own.cdi_dirs;
+        }
         let (site, own) = (&mut self.run, own.run);
         site.home = own.home.or(site.home);
         site.cwd = own.cwd.or(site.cwd);

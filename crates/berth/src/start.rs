@@ -3,6 +3,7 @@
 //! This is the path on which every microsecond counts: with the image in the store it reads the configuration, one name,
 //! one record and a handful of small files of the host, starts no thread and touches nothing of the registry client.
 
+mod devices;
 pub mod gather;
 mod timings;
 
@@ -36,6 +37,7 @@ pub fn start(typed: &ContainerOptions, image: &str, what: What<'_>, context: &Co
     for note in lowered.notes.drain(..) {
         context.explain(|| note);
     }
+    devices::add(&options.devices, &context.config()?.cdi_directories(), &mut lowered.bundle.spec)?;
     timings.phase("bundle");
     launch(lowered, lease, &timings)
 }

@@ -10,6 +10,7 @@ mod namespaces;
 mod options;
 mod process;
 mod rootfs;
+mod supervise;
 mod sys;
 
 use std::ffi::{CString, OsStr};
@@ -21,6 +22,7 @@ use crate::oci::{NamespaceKind, Spec};
 
 pub use exec::DEFAULT_PATH;
 pub use namespaces::IdMapping;
+pub use supervise::{Relay, Terminal};
 
 /// What a bundle does not say.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +36,10 @@ pub struct Options {
     pub create_cwd: bool,
     /// How many descriptors after the first three the command inherits.
     pub preserve_fds: u32,
+    /// Wait for the command, rather than becoming it. New pid and time namespaces, and terminals, imply it.
+    pub supervise: bool,
+    /// Put a process before the command that reaps orphans and passes signals on. Implies `supervise`.
+    pub init: bool,
 }
 
 /// A bundle, ready to be started.
@@ -50,6 +56,8 @@ pub struct Plan {
     attributes: process::Attributes,
     command: exec::Command,
     preserve_fds: u32,
+    supervised: bool,
+    init: bool,
 }
 
 impl Plan {
@@ -82,32 +90,49 @@ impl Plan {
             )?,
             command: exec::Command::plan(process, options.create_cwd)?,
             preserve_fds: options.preserve_fds,
+            supervised: options.supervise || options.init || new(NamespaceKind::Pid) || new(NamespaceKind::Time),
+            init: options.init,
             namespaces,
         })
     }
 
-    /// Becomes the command. Returns only to say why not.
-    pub fn execute(self) -> Error {
-        match self.namespaces.enter().and_then(|()| self.become_container()) {
-            Ok(never) => never,
-            Err(error) => error,
-        }
+    /// Whether [`Plan::execute`] waits for the command, rather than becoming it.
+    pub fn is_supervised(&self) -> bool {
+        self.supervised
     }
 
-    /// From fresh namespaces to the command. `Ok` is the failure of the last step, as nothing comes after success.
-    fn become_container(&self) -> Result<Error> {
+    /// Becomes the command, or starts it and waits for it: then returns its exit code, 128 + N for signal N.
+    ///
+    /// `started` is called once with the process that will be the command (the caller's own, or the child's), before it
+    /// does anything: the place to write it down. If it fails, nothing is started.
+    pub fn execute(self, started: &mut dyn FnMut(u32) -> Result<()>, terminal: Option<Terminal<'_>>) -> Result<u8> {
+        if self.supervised || terminal.is_some() {
+            return supervise::run(&self, started, terminal);
+        }
+        started(std::process::id())?;
+        self.namespaces.enter()?;
+        self.build_container()?;
+        Err(self.finish_container()?.exec())
+    }
+
+    /// From fresh namespaces to the new root.
+    fn build_container(&self) -> Result<()> {
         self.configure_namespaces()?;
         self.root.isolate()?;
         let mounts = mounts::open(&self.mounts)?;
         let root = self.root.assemble()?;
         mounts.attach(root.fd())?;
-        let prepared = self.attributes.prepare()?;
-        root.enter()?;
+        self.attributes.prepare()?;
+        root.enter()
+    }
+
+    /// From the new root to the last step, which is [`exec::Command::exec`] of the answer.
+    fn finish_container(&self) -> Result<&exec::Command> {
         sys::close_on_exec_from(3 + self.preserve_fds).map_err(|e| Error::system("close inherited files", e))?;
-        self.attributes.apply(prepared)?;
+        self.attributes.apply()?;
         self.command.enter_directory()?;
         sys::reset_signals();
-        Ok(self.command.exec())
+        Ok(&self.command)
     }
 
     fn configure_namespaces(&self) -> Result<()> {

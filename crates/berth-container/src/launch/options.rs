@@ -132,7 +132,7 @@ impl Options {
         for recursive in [true, false] {
             let set = if recursive { self.below } else { self.here };
             let propagation = match self.propagation {
-                Some((kind, below)) if below == recursive => kind as u64,
+                Some((kind, below)) if below == recursive => kind,
                 _ => 0,
             };
             if set != 0 || propagation != 0 {
@@ -172,7 +172,7 @@ mod tests {
     fn recursive_and_plain_attributes_become_two_changes() {
         let options = Options::parse(["rbind", "rro", "nosuid", "rslave"]);
         assert_eq!(options.bind, Some(true));
-        let tree = MountAttr { set: attr::RDONLY, clear: 0, propagation: libc::MS_SLAVE as u64, userns_fd: 0 };
+        let tree = MountAttr { set: attr::RDONLY, clear: 0, propagation: libc::MS_SLAVE, userns_fd: 0 };
         let top = MountAttr { set: attr::NOSUID, ..MountAttr::default() };
         assert_eq!(options.changes(), [(true, tree), (false, top)]);
         assert!(Options::parse(["rbind"]).changes().is_empty());

@@ -1,9 +1,8 @@
 //! What the command runs with: ids, limits, capabilities, filter.
 
-use std::ffi::{CStr, CString};
 use std::io;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::sys;
@@ -13,22 +12,22 @@ use crate::oci::{Capabilities, Process, Scheduler};
 /// Names and numbers of resource limits.
 #[rustfmt::skip]
 const RLIMITS: &[(&str, u32)] = &[
-    ("RLIMIT_AS",         libc::RLIMIT_AS as u32),
-    ("RLIMIT_CORE",       libc::RLIMIT_CORE as u32),
-    ("RLIMIT_CPU",        libc::RLIMIT_CPU as u32),
-    ("RLIMIT_DATA",       libc::RLIMIT_DATA as u32),
-    ("RLIMIT_FSIZE",      libc::RLIMIT_FSIZE as u32),
-    ("RLIMIT_LOCKS",      libc::RLIMIT_LOCKS as u32),
-    ("RLIMIT_MEMLOCK",    libc::RLIMIT_MEMLOCK as u32),
-    ("RLIMIT_MSGQUEUE",   libc::RLIMIT_MSGQUEUE as u32),
-    ("RLIMIT_NICE",       libc::RLIMIT_NICE as u32),
-    ("RLIMIT_NOFILE",     libc::RLIMIT_NOFILE as u32),
-    ("RLIMIT_NPROC",      libc::RLIMIT_NPROC as u32),
-    ("RLIMIT_RSS",        libc::RLIMIT_RSS as u32),
-    ("RLIMIT_RTPRIO",     libc::RLIMIT_RTPRIO as u32),
-    ("RLIMIT_RTTIME",     libc::RLIMIT_RTTIME as u32),
-    ("RLIMIT_SIGPENDING", libc::RLIMIT_SIGPENDING as u32),
-    ("RLIMIT_STACK",      libc::RLIMIT_STACK as u32),
+    ("RLIMIT_AS",         libc::RLIMIT_AS),
+    ("RLIMIT_CORE",       libc::RLIMIT_CORE),
+    ("RLIMIT_CPU",        libc::RLIMIT_CPU),
+    ("RLIMIT_DATA",       libc::RLIMIT_DATA),
+    ("RLIMIT_FSIZE",      libc::RLIMIT_FSIZE),
+    ("RLIMIT_LOCKS",      libc::RLIMIT_LOCKS),
+    ("RLIMIT_MEMLOCK",    libc::RLIMIT_MEMLOCK),
+    ("RLIMIT_MSGQUEUE",   libc::RLIMIT_MSGQUEUE),
+    ("RLIMIT_NICE",       libc::RLIMIT_NICE),
+    ("RLIMIT_NOFILE",     libc::RLIMIT_NOFILE),
+    ("RLIMIT_NPROC",      libc::RLIMIT_NPROC),
+    ("RLIMIT_RSS",        libc::RLIMIT_RSS),
+    ("RLIMIT_RTPRIO",     libc::RLIMIT_RTPRIO),
+    ("RLIMIT_RTTIME",     libc::RLIMIT_RTTIME),
+    ("RLIMIT_SIGPENDING", libc::RLIMIT_SIGPENDING),
+    ("RLIMIT_STACK",      libc::RLIMIT_STACK),
 ];
 
 /// Capabilities by their number in `linux/capability.h`.
@@ -125,7 +124,7 @@ pub struct Attributes {
     personality: Option<u64>,
     scheduler: Option<sys::SchedAttr>,
     io_priority: Option<u32>,
-    label: Option<CString>,
+    label: Option<String>,
 }
 
 #[derive(Debug)]
@@ -238,30 +237,25 @@ impl Attributes {
             },
             scheduler: process.scheduler.as_ref().map(scheduler).transpose()?,
             io_priority,
-            label: label.map(|label| super::c_string(label.as_ref(), || "process".to_owned())).transpose()?,
+            label,
         })
     }
 
-    /// What needs the host's /proc, or ids of the host's view: before the root is switched.
-    pub fn prepare(&self) -> Result<Prepared<'_>> {
+    /// What is written to the host's /proc: before the root is switched.
+    pub fn prepare(&self) -> Result<()> {
+        let write = |path: &str, text: &str| std::fs::write(path, text).map_err(|e| Error::io("write", path, e));
         if let Some(score) = self.oom_score_adj {
-            std::fs::write("/proc/self/oom_score_adj", score.to_string())
-                .map_err(|e| Error::io("write", "/proc/self/oom_score_adj", e))?;
+            write("/proc/self/oom_score_adj", &score.to_string())?;
         }
-        let label = match &self.label {
-            Some(text) => {
-                let path = c"/proc/thread-self/attr/exec";
-                let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-                    .map_err(|e| Error::io("open", "/proc/thread-self/attr/exec", e))?;
-                Some((file, text.as_c_str()))
-            }
-            None => None,
-        };
-        Ok(Prepared { label })
+        // The label takes effect with the next execve(2), which is the command's.
+        if let Some(label) = &self.label {
+            write("/proc/thread-self/attr/exec", label)?;
+        }
+        Ok(())
     }
 
-    /// Puts everything in force; the command must follow at once. `Prepared` comes from [`Attributes::prepare`].
-    pub fn apply(&self, prepared: Prepared<'_>) -> Result<()> {
+    /// Puts everything in force; the command must follow at once.
+    pub fn apply(&self) -> Result<()> {
         let wrap = |what: &str| {
             let action = what.to_owned();
             move |source: io::Error| Error::system(action, source)
@@ -293,10 +287,6 @@ impl Attributes {
         self.become_user()?;
         if let Some(capabilities) = &self.capabilities {
             capabilities.apply().map_err(wrap("set the capabilities"))?;
-        }
-        if let Some((file, text)) = prepared.label {
-            rustix::io::write(&file, text.to_bytes())
-                .map_err(|e| Error::system(format!("set the security label `{}`", text.to_string_lossy()), e))?;
         }
         if self.no_new_privileges {
             rustix::thread::set_no_new_privs(true).map_err(|e| Error::system("set no-new-privileges", e))?;
@@ -331,12 +321,6 @@ impl Attributes {
         }
         Ok(())
     }
-}
-
-/// Files opened before the root is switched.
-#[derive(Debug)]
-pub struct Prepared<'a> {
-    label: Option<(std::os::fd::OwnedFd, &'a CStr)>,
 }
 
 fn scheduler(scheduler: &Scheduler) -> Result<sys::SchedAttr> {

@@ -3,7 +3,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Attributes of a mount, `MOUNT_ATTR_*` of `linux/mount.h` (libc has them for few targets).
 pub mod attr {
@@ -166,12 +166,11 @@ pub fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
 
 /// Brings the loopback interface of the current network namespace up.
 pub fn loopback_up() -> io::Result<()> {
-    use std::os::fd::FromRawFd;
     // SAFETY: socket(2) takes integers; the descriptor is new and owned from here on.
     let socket = unsafe {
         match libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) {
             -1 => return Err(io::Error::last_os_error()),
-            fd => std::os::fd::OwnedFd::from_raw_fd(fd),
+            fd => OwnedFd::from_raw_fd(fd),
         }
     };
     // SAFETY: an all-zero `ifreq` is valid, its name is shorter than the field and NUL-terminated, and the flags are the
@@ -230,5 +229,97 @@ pub fn set_io_priority(priority: u32) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// Closes all descriptors from `first` on, also those that values in memory believe to own: for a process that will only
+/// leave by [`exit_now`].
+pub fn close_from(first: u32) {
+    // SAFETY: the caller promises never to use or drop an owner of these descriptors again.
+    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+}
+
+/// Sends a signal; that the process is gone is no error to anybody.
+pub fn kill(pid: u32, signal: i32) {
+    // SAFETY: kill(2) takes integers only.
+    unsafe { libc::kill(pid as libc::pid_t, signal) };
+}
+
+/// Signals blocked and read from a descriptor instead. Dropping it restores what was blocked before.
+#[derive(Debug)]
+pub struct SignalMask {
+    fd: OwnedFd,
+    before: libc::sigset_t,
+}
+
+/// A signal read from a [`SignalMask`].
+#[derive(Debug, Clone, Copy)]
+pub struct ReceivedSignal {
+    /// Its number.
+    pub number: i32,
+    /// Sent by the kernel, which for the forwarded signals means: by the terminal.
+    pub from_terminal: bool,
+}
+
+impl SignalMask {
+    /// Blocks SIGCHLD and all signals that a supervisor passes on: everything but those that the process's own faults
+    /// raise, SIGPIPE, SIGURG, and the two by which a terminal stops background jobs.
+    pub fn block_forwarded() -> io::Result<SignalMask> {
+        const LEFT: [i32; 10] = [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGFPE,
+            libc::SIGILL,
+            libc::SIGTRAP,
+            libc::SIGSYS,
+            libc::SIGPIPE,
+            libc::SIGURG,
+            libc::SIGTTIN,
+            libc::SIGTTOU,
+        ];
+        // SAFETY: both sets are initialised (sigfillset, sigprocmask) before they are read; the descriptor is new and
+        // owned from here on.
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&raw mut set);
+            for signal in LEFT {
+                libc::sigdelset(&raw mut set, signal);
+            }
+            if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, &raw mut before) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(SignalMask { fd: OwnedFd::from_raw_fd(fd), before })
+        }
+    }
+
+    /// The next signal, if one has come.
+    pub fn next(&self) -> Option<ReceivedSignal> {
+        let mut buffer = [0u8; size_of::<libc::signalfd_siginfo>()];
+        match rustix::io::read(&self.fd, &mut buffer) {
+            Ok(length) if length == buffer.len() => {
+                // SAFETY: the kernel wrote a whole structure, which has no invalid bit patterns; the read is unaligned.
+                let info = unsafe { buffer.as_ptr().cast::<libc::signalfd_siginfo>().read_unaligned() };
+                Some(ReceivedSignal { number: info.ssi_signo as i32, from_terminal: info.ssi_code == libc::SI_KERNEL })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl AsFd for SignalMask {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for SignalMask {
+    fn drop(&mut self) {
+        // SAFETY: the set came from sigprocmask itself.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut()) };
     }
 }

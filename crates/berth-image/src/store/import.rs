@@ -23,9 +23,9 @@ use crate::error::{Error, Result};
 use crate::layer::decode::Bounds;
 use crate::layer::tree::Policy;
 use crate::layer::{self, Expected, Unpacking};
-use crate::manifest::{Layer, Platform, ResolvedImage};
+use crate::manifest::{Compression, Layer, Platform, ResolvedImage};
 use crate::progress::{Event, Progress};
-use crate::source::Source;
+use crate::source::{LayerSink, Opened, Source};
 
 /// The largest account file that is kept in a record, in bytes.
 const MAX_ACCOUNTS: u64 = 256 << 10;
@@ -352,6 +352,23 @@ impl Store {
         StreamSink { store: self, options, umask: umask(), never: AtomicBool::new(false) }
     }
 
+    /// Brings an image into the store from a place of either kind: see [`Store::import`].
+    pub fn import_opened(
+        &self,
+        opened: Opened,
+        options: &ImportOptions,
+        progress: &dyn Progress,
+    ) -> Result<ImageRecord> {
+        let stream = match opened {
+            Opened::Source(source) => return self.import(source.as_ref(), options, progress),
+            Opened::Stream(stream) => stream,
+        };
+        let _held = self.hold()?;
+        let name = stream.name();
+        let imported = stream.import(&options.platform, &self.stream_sink(options), progress)?;
+        self.commit_stream(&imported.image, &name)
+    }
+
     /// Keeps garbage collection away while layers of a stream have no image yet.
     pub fn hold(&self) -> Result<impl Drop + use<>> {
         let layout = self.own();
@@ -374,9 +391,9 @@ impl Drop for Held {
     fn drop(&mut self) {}
 }
 
-impl StreamSink<'_> {
+impl LayerSink for StreamSink<'_> {
     /// Unpacks one layer's bytes and gives the digest that names it now.
-    pub fn layer(&self, blob: &mut (dyn Read + Send), size: u64) -> Result<Digest> {
+    fn layer(&self, blob: &mut (dyn Read + Send), size: u64, _: Compression) -> Result<Digest> {
         let expected = Expected { name: "a layer of the archive", digest: None, size: Some(size) };
         let unpacking = Unpacking {
             policy: self.store.policy(self.options, self.umask),

@@ -70,6 +70,8 @@ pub struct Lowered {
     pub bundle: Bundle,
     /// Answer owner-changing system calls as done.
     pub fake_ownership: bool,
+    /// Make the working directory where it is missing: the image names it, so it is not a typing error.
+    pub create_cwd: bool,
     /// What a person may want to know about it, for `--verbose`.
     pub notes: Vec<String>,
 }
@@ -84,7 +86,7 @@ pub fn lower(request: &Request<'_>, image: &Image, host: &Host) -> Result<Lowere
     let mounts = mounts(request, &ids, host);
     let mut notes = Vec::new();
     let env = environment(request, image, host, &ids, &mounts, &mut notes);
-    let cwd = working_directory(options, image, &mounts)?;
+    let (cwd, create_cwd) = working_directory(options, image, &mounts)?;
     let spec = Spec {
         process: Some(Process {
             terminal: options.pty,
@@ -107,7 +109,7 @@ pub fn lower(request: &Request<'_>, image: &Image, host: &Host) -> Result<Lowere
         ..Spec::default()
     };
     let rootfs = rootfs(request, image, &ids, host);
-    Ok(Lowered { bundle: Bundle { spec, rootfs }, fake_ownership: ids.fake_ownership, notes })
+    Ok(Lowered { bundle: Bundle { spec, rootfs }, fake_ownership: ids.fake_ownership, create_cwd, notes })
 }
 
 /// Whether an option asks for a namespace of the container's own.
@@ -207,17 +209,23 @@ fn environment(
     text.into_iter().flatten().collect()
 }
 
-/// `--workdir`, else the person's current directory, else the image's, else the root.
-fn working_directory(options: &ContainerOptions, image: &Image, mounts: &Plan) -> Result<PathBuf, CommandError> {
+/// `--workdir`, else the person's current directory, else the image's, else the root; and whether to make it.
+fn working_directory(
+    options: &ContainerOptions,
+    image: &Image,
+    mounts: &Plan,
+) -> Result<(PathBuf, bool), CommandError> {
     if let Some(asked) = &options.workdir {
         if !asked.starts_with('/') {
             return Err(CommandError::usage(format!("--workdir {asked}: not an absolute path of the container")));
         }
-        return Ok(PathBuf::from(asked));
+        return Ok((PathBuf::from(asked), false));
     }
-    let image_directory = Some(&image.config.working_dir).filter(|dir| dir.starts_with('/'));
-    let fallback = || PathBuf::from(image_directory.map_or("/", String::as_str));
-    Ok(mounts.start.clone().unwrap_or_else(fallback))
+    Ok(match (&mounts.start, &image.config.working_dir) {
+        (Some(start), _) => (start.clone(), false),
+        (None, directory) if directory.starts_with('/') => (PathBuf::from(directory), !options.read_only),
+        (None, _) => (PathBuf::from("/"), false),
+    })
 }
 
 fn rootfs(request: &Request<'_>, image: &Image, ids: &Ids, host: &Host) -> Rootfs {
