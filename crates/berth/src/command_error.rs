@@ -263,9 +263,7 @@ impl From<clap::Error> for CommandError {
             }
         }
         let result = CommandError::usage(message);
-        result
-            .with_hint_if(tip)
-            .with_hint_if(usage.map(|usage| {
+        result.with_hint_if(tip).with_hint_if(usage.map(|usage| {
             let verb: Vec<&str> = usage.split(' ').take_while(|word| !word.starts_with(['[', '<'])).collect();
             format!("the usage is `{usage}`; `{} --help` tells more", verb.join(" "))
         }))

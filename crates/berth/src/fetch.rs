@@ -3,17 +3,20 @@
 //! A name is looked for in the store first; only where that fails, or `--pull always` says so, are the files of
 //! registries and the registry itself asked. `dir:PATH` never enters the store: the directory is started as it is.
 
+mod registry;
+
 use std::fs::File;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use berth_image::manifest::Platform;
+use berth_image::source::{self, CommandSource, DirImage, OciLayout, Opened};
 use berth_image::store::{ImageRecord, ImportOptions, Lease, Store};
 use berth_image::{Error, Reference, Transport};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::cli::PullPolicy;
 use crate::cli::options::SourceOptions;
-use crate::command_error::reference_hint;
 use crate::lower::image::Image;
 use crate::{CommandError, Context};
 
@@ -28,9 +31,15 @@ pub fn store_name(text: &str) -> Result<String, CommandError> {
     name_of(&Reference::parse(text)?)
 }
 
+/// As the sources name what they have; paths are absolute there, so that they mean the same from any directory.
 fn name_of(reference: &Reference) -> Result<String, CommandError> {
     Ok(match reference {
         Reference::Registry(name) => name.canonical(),
+        Reference::Path { transport, path, selector } if path != "-" => {
+            let absolute = std::path::absolute(path).map_err(|e| CommandError::io("find", path, e))?;
+            let path = absolute.display().to_string();
+            Reference::Path { transport: *transport, path, selector: selector.clone() }.to_string()
+        }
         other => other.to_string(),
     })
 }
@@ -49,13 +58,58 @@ pub fn lookup(store: &Store, name: &str) -> Result<ImageRecord, CommandError> {
 }
 
 /// Fetches an image into the store.
-pub fn pull(store: &Store, text: &str, options: &SourceOptions, context: &Context) -> Result<ImageRecord, CommandError> {
-    let reference = Reference::parse(text)?;
-    pull_reference(store, &reference, options, context)
+pub fn pull(
+    store: &Store,
+    text: &str,
+    options: &SourceOptions,
+    context: &Context,
+) -> Result<ImageRecord, CommandError> {
+    pull_reference(store, &Reference::parse(text)?, options, context)
 }
 
-fn pull_reference(_store: &Store, reference: &Reference, _options: &SourceOptions, _context: &Context) -> Result<ImageRecord, CommandError> {
-    Err(CommandError::failure(format!("cannot pull {reference}: not there yet")))
+fn pull_reference(
+    store: &Store,
+    reference: &Reference,
+    options: &SourceOptions,
+    context: &Context,
+) -> Result<ImageRecord, CommandError> {
+    let mut import = ImportOptions::default();
+    if let Some(platform) = &options.platform {
+        import.platform = Platform::parse(platform).map_err(CommandError::usage)?;
+    }
+    let progress = context.progress(&reference.to_string());
+    let imported = match reference {
+        Reference::Registry(name) => registry::pull(store, name, options, &import, progress.as_ref()),
+        Reference::Path { transport, path, selector } => {
+            match open_path(*transport, path, selector.as_deref())? {
+                Opened::Source(source) => store.import(source.as_ref(), &import, progress.as_ref()),
+                Opened::Stream(stream) => store.import_stream(stream, &import, progress.as_ref()),
+            }
+        }
+        Reference::Engine { transport, name } => {
+            let source = match transport {
+                Transport::DockerDaemon => CommandSource::docker(name)?,
+                Transport::PodmanStorage => CommandSource::podman(name)?,
+                _ => CommandSource::containers_storage(name)?,
+            };
+            store.import_stream(Box::new(source), &import, progress.as_ref())
+        }
+    };
+    // The bars go before an error is printed.
+    drop(progress);
+    Ok(imported?)
+}
+
+fn open_path(transport: Transport, path: &str, selector: Option<&str>) -> Result<Opened, CommandError> {
+    Ok(match transport {
+        Transport::OciArchive => source::open_oci_archive(path, selector)?,
+        Transport::DockerArchive => source::open_docker_archive(path, selector)?,
+        Transport::Oci => Opened::Source(Box::new(OciLayout::open(path, selector)?)),
+        _ => {
+            return Err(CommandError::usage(format!("dir:{path} is a directory and is not kept in the store"))
+                .with_hint(format!("it can be run as it is: `berth run dir:{path} COMMAND`")));
+        }
+    })
 }
 
 /// The image that `text` means, ready to be started; and the lease that keeps it in the store meanwhile.
@@ -110,22 +164,16 @@ fn stored(store: &Store, name: &str, record: ImageRecord) -> Result<Image, Comma
 
 /// A directory of the person's as an image without a configuration.
 fn directory(path: &str) -> Result<Image, CommandError> {
-    let open = || -> std::io::Result<(PathBuf, rustix::fd::OwnedFd)> {
-        let absolute = std::fs::canonicalize(path)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok((absolute.clone(), rustix::fs::open(&absolute, flags, Mode::empty())?))
-    };
-    let (absolute, root) = open().map_err(|e| {
-        let hint = (e.kind() == std::io::ErrorKind::NotADirectory).then(|| reference_hint(path)).flatten();
-        CommandError::io("use the root file system", path, e).with_hint_if(hint)
-    })?;
+    let image = DirImage::open(path)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(&image.path, flags, Mode::empty()).map_err(|e| CommandError::io("open", path, e))?;
     Ok(Image {
         name: format!("dir:{path}"),
+        config: image.config(),
         passwd: file_in(&root, "etc/passwd"),
         group: file_in(&root, "etc/group"),
-        layers: vec![absolute],
+        layers: vec![image.path],
         is_directory: true,
-        ..Image::default()
     })
 }
 

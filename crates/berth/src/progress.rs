@@ -18,52 +18,53 @@ pub fn new(what: &str, quiet: bool) -> Box<dyn Progress> {
     } else if std::io::stderr().is_terminal() {
         Box::new(Bars::new(what))
     } else {
-        Box::new(Lines { what: what.to_owned(), sizes: Mutex::new(HashMap::new()) })
+        Box::new(Lines { what: what.to_owned(), head: Mutex::new(None), sizes: Mutex::new(HashMap::new()) })
     }
 }
 
-/// One line for each thing that happened, for logs: no bars that fill a job's output with control characters.
+/// One line for each thing that happened, for logs: no bars that fill a job's output with control characters. Where
+/// nothing needs to be fetched, nothing is said.
 struct Lines {
     what: String,
+    /// What was found, until there is a reason to tell.
+    head: Mutex<Option<String>>,
     /// Size and start of each layer under way.
     sizes: Mutex<HashMap<Digest, (u64, Instant)>>,
 }
 
-impl Progress for Lines {
-    fn event(&self, event: Event<'_>) {
-        let line = match event {
-            Event::Resolved { digest, layers, bytes } => format!(
-                "{}: {} ({layers} layer{}, {})",
-                self.what,
-                digest,
-                if layers == 1 { "" } else { "s" },
-                format_size(bytes)
-            ),
-            Event::Exists(digest) => format!("layer {}: in the store already", digest.short()),
-            Event::Waiting(digest) => format!("layer {}: waiting, another process is fetching it", digest.short()),
+impl Lines {
+    fn line(&self, event: Event<'_>) -> Option<String> {
+        match event {
+            Event::Resolved { digest, layers, bytes } => {
+                let plural = if layers == 1 { "" } else { "s" };
+                let head = format!("{}: {digest} ({layers} layer{plural}, {})", self.what, format_size(bytes));
+                *self.head.lock().ok()? = Some(head);
+                None
+            }
+            Event::Waiting(digest) => {
+                Some(format!("layer {}: waiting, another process is fetching it", digest.short()))
+            }
             Event::Started { digest, bytes } => {
-                if let Ok(mut sizes) = self.sizes.lock() {
-                    sizes.insert(digest.clone(), (bytes, Instant::now()));
-                }
-                return;
+                self.sizes.lock().ok()?.insert(digest.clone(), (bytes, Instant::now()));
+                self.head.lock().ok()?.take()
             }
             Event::Finished(digest) => {
-                let known = self.sizes.lock().ok().and_then(|mut sizes| sizes.remove(digest));
-                match known {
-                    Some((bytes, start)) => format!(
-                        "layer {}: {} in {:.1} s",
-                        digest.short(),
-                        format_size(bytes),
-                        start.elapsed().as_secs_f64()
-                    ),
-                    None => format!("layer {}: done", digest.short()),
-                }
+                let (bytes, start) = self.sizes.lock().ok()?.remove(digest)?;
+                let seconds = start.elapsed().as_secs_f64();
+                Some(format!("layer {}: {} in {seconds:.1} s", digest.short(), format_size(bytes)))
             }
-            Event::Note(note) => note.to_owned(),
-            _ => return,
-        };
-        // One write, so that lines of several processes in one log stay whole; nobody to tell if it fails.
-        let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+            Event::Note(note) => Some(note.to_owned()),
+            _ => None,
+        }
+    }
+}
+
+impl Progress for Lines {
+    fn event(&self, event: Event<'_>) {
+        if let Some(line) = self.line(event) {
+            // One write, so that lines of several processes in one log stay whole; nobody to tell if it fails.
+            let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+        }
     }
 }
 
@@ -150,5 +151,22 @@ impl Drop for Bars {
             layers.values().for_each(ProgressBar::finish_and_clear);
         }
         self.head.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_says_nothing_where_nothing_is_fetched() {
+        let digest = Digest::of(b"layer");
+        let lines = Lines { what: "x".to_owned(), head: Mutex::new(None), sizes: Mutex::new(HashMap::new()) };
+        assert_eq!(lines.line(Event::Resolved { digest: &digest, layers: 1, bytes: 2_000_000 }), None);
+        assert_eq!(lines.line(Event::Exists(&digest)), None);
+        let head = lines.line(Event::Started { digest: &digest, bytes: 2_000_000 }).unwrap();
+        assert_eq!(head, format!("x: {digest} (1 layer, 2.0 MB)"));
+        assert!(lines.line(Event::Finished(&digest)).unwrap().ends_with(": 2.0 MB in 0.0 s"));
+        assert_eq!(lines.line(Event::Finished(&digest)), None, "`verify` finishes what was never started");
     }
 }

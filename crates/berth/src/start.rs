@@ -23,7 +23,12 @@ use gather::Inputs;
 use timings::Timings;
 
 /// Starts a container. Returns only when that fails, or when something had to wait for the command.
-pub fn start(typed: &ContainerOptions, image: &str, what: What<'_>, context: &Context) -> Result<ExitCode, CommandError> {
+pub fn start(
+    typed: &ContainerOptions,
+    image: &str,
+    what: What<'_>,
+    context: &Context,
+) -> Result<ExitCode, CommandError> {
     let mut timings = Timings::new(typed.timings);
     let defaults = &context.config()?.run;
     let options = gather::with_defaults(typed, defaults)?;
@@ -39,22 +44,41 @@ pub fn start(typed: &ContainerOptions, image: &str, what: What<'_>, context: &Co
     }
     devices::add(&options.devices, &context.config()?.cdi_directories(), &mut lowered.bundle.spec)?;
     timings.phase("bundle");
-    launch(lowered, lease, &timings)
+    launch(&options, lowered, lease, &timings)
 }
 
-fn launch(lowered: Lowered, lease: Option<Lease>, timings: &Timings) -> Result<ExitCode, CommandError> {
-    let options = launch::Options {
+fn launch(
+    options: &ContainerOptions,
+    lowered: Lowered,
+    lease: Option<Lease>,
+    timings: &Timings,
+) -> Result<ExitCode, CommandError> {
+    let launch_options = launch::Options {
         filter: if lowered.fake_ownership { fake::program(fake::Abi::NATIVE) } else { Vec::new() },
         keep_groups: true,
         create_cwd: lowered.create_cwd,
-        preserve_fds: 0,
+        init: options.init,
+        ..launch::Options::default()
     };
-    let plan = launch::Plan::new(&lowered.bundle, &options)?;
+    let plan = launch::Plan::new(&lowered.bundle, &launch_options)?;
     if let Some(line) = timings.report() {
         eprintln!("{line}");
     }
-    if let Some(lease) = lease {
-        lease.keep();
-    }
-    Err(plan.execute().into())
+    // A command that takes this process' place keeps the lease until it ends.
+    let lease = if plan.is_supervised() {
+        lease
+    } else {
+        lease.and_then(|lease| {
+            lease.keep();
+            None
+        })
+    };
+    let mut started = |pid: u32| match &options.pidfile {
+        Some(path) => std::fs::write(path, format!("{pid}\n"))
+            .map_err(|e| berth_container::Error::io("write the process id to", path, e)),
+        None => Ok(()),
+    };
+    let code = plan.execute(&mut started, None)?;
+    drop(lease);
+    Ok(ExitCode::from(code))
 }

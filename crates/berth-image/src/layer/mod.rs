@@ -76,7 +76,7 @@ impl From<Gone> for Stop {
 /// Unpacks the blob that `input` gives into `dir/tree` and `dir/index`. `dir` must exist and be of no account: on an
 /// error it holds anything. `advanced` is called with the bytes of each piece that arrived.
 pub fn unpack(
-    input: &mut (dyn Read + Send),
+    input: &mut dyn Read,
     expected: &Expected<'_>,
     dir: &Path,
     unpacking: &Unpacking<'_>,
@@ -87,24 +87,24 @@ pub fn unpack(
     let fetched = AtomicU64::new(0);
     let writer = TreeWriter::create(dir, expected.name, unpacking.policy)?;
     std::thread::scope(|scope| {
-        let fetch = scope.spawn(|| fetch(input, blob_in, expected, unpacking.cancel, &fetched, advanced));
+        let write = scope.spawn(|| write(writer, tar_out));
         let decode = scope.spawn(|| decode(blob_out, tar_in, expected.name, &unpacking.bounds, &fetched));
-        let written = write(writer, tar_out);
-        let decoded = decode.join();
-        let fetched = fetch.join();
+        let fetched = fetch(input, blob_in, expected, unpacking.cancel, &fetched, advanced);
+        let decoded = decode.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let written = write.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // The first stage that failed by itself tells why; what the others saw is a consequence.
-        let (digest, size) = match fetched {
-            Ok(Err(Stop::Failed(error))) => return Err(error),
-            Ok(Ok(ends)) => ends,
-            Ok(Err(Stop::Gone)) => (Digest::of(b""), 0),
-            Err(panic) => std::panic::resume_unwind(panic),
+        let ends = match fetched {
+            Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::Gone) => None,
+            Ok(ends) => Some(ends),
         };
-        match decoded {
-            Ok(Err(Stop::Failed(error))) => return Err(error),
-            Ok(_) => {}
-            Err(panic) => std::panic::resume_unwind(panic),
+        if let Err(Stop::Failed(error)) = decoded {
+            return Err(error);
         }
-        Ok(Unpacked { digest, size, written: written? })
+        let written = written?;
+        // A stage is gone only after it failed.
+        let (digest, size) = ends.ok_or_else(|| cancelled(expected.name))?;
+        Ok(Unpacked { digest, size, written })
     })
 }
 

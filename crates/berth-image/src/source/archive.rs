@@ -60,7 +60,7 @@ pub(crate) trait Input: Read {
 }
 
 /// An input that gives its bytes once.
-pub(crate) struct Pipe<'a>(pub &'a mut (dyn Read + Send));
+pub(crate) struct Pipe<'a>(pub &'a mut dyn Read);
 
 impl Read for Pipe<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -191,3 +191,90 @@ fn printable(text: &str) -> String {
     let last = lines[lines.len().saturating_sub(5)..].join("; ");
     last.chars().filter(|c| !c.is_control()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::digest::Digest;
+    use crate::manifest::Compression;
+    use crate::progress::Silent;
+
+    /// Reads layers and forgets them.
+    struct Null;
+
+    impl LayerSink for Null {
+        fn layer(&self, blob: &mut dyn Read, _: u64, _: Compression) -> Result<Digest> {
+            io::copy(blob, &mut io::sink()).map_err(|e| Error::io("read", "a layer", e))?;
+            Ok(Digest::of(b""))
+        }
+    }
+
+    fn source(programs: &[&[&str]]) -> Box<CommandSource> {
+        let programs = programs.iter().map(|program| words(program)).collect();
+        Box::new(CommandSource::new("podman://x".to_owned(), "x", programs, "install it").unwrap())
+    }
+
+    fn error(programs: &[&[&str]]) -> String {
+        source(programs).import(&Platform::host(), &Null, &Silent).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_a_failing_tool_says_is_the_error() {
+        let error = error(&[&["sh", "-c", "printf 'part of a tar'; echo 'x: image not known' >&2; exit 125"]]);
+        assert!(error.ends_with("exit status: 125: x: image not known"), "{error}");
+    }
+
+    #[test]
+    fn an_endless_stderr_is_kept_in_part_and_does_not_block() {
+        let error =
+            error(&[&["sh", "-c", "head -c 1000000 /dev/zero | tr '\\0' x >&2; printf '\\033[1mlast' >&2; exit 1"]]);
+        assert!(error.ends_with("xxx[1mlast"), "{}", &error[error.len() - 20..]);
+        assert!(error.len() < MAX_STDERR + 500);
+    }
+
+    #[test]
+    fn a_tool_whose_archive_is_useless_is_told_apart_from_one_that_fails() {
+        let error = error(&[&["true"]]);
+        assert!(error.contains("neither a `manifest.json` nor"), "{error}");
+    }
+
+    #[test]
+    fn a_tool_that_is_not_needed_any_more_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        // It would write for ever, and does not care that nobody reads.
+        let script = format!("trap '' PIPE; echo $$ > {}; while :; do echo no tar; done 2>/dev/null", file.display());
+        let error = error(&[&["sh", "-c", &script]]);
+        assert!(error.contains("no tar archive"), "{error}");
+        let pid = std::fs::read_to_string(file).unwrap();
+        assert!(!Path::new("/proc").join(pid.trim()).exists(), "process {pid} was left");
+    }
+
+    #[test]
+    fn a_tool_that_is_missing_is_replaced_or_named_with_the_remedy() {
+        let missing: &[&str] = &["no-such-program-of-berths-tests", "save"];
+        let failing: &[&str] = &["sh", "-c", "exit 3"];
+        assert!(error(&[missing, failing]).ends_with("exit status: 3"));
+        let error = error(&[missing]);
+        assert!(error.starts_with("`no-such-program-of-berths-tests save` failed"), "{error}");
+        assert!(error.ends_with("not installed or not in PATH; install it"), "{error}");
+    }
+
+    #[test]
+    fn names_that_could_be_options_or_more_are_refused() {
+        for name in ["", "-o", "--output=/etc/passwd", "a b", "a\nb", "[overlay@/x]y", "a;b", "ä"] {
+            for result in
+                [CommandSource::podman(name), CommandSource::containers_storage(name), CommandSource::docker(name)]
+            {
+                assert!(matches!(result, Err(Error::BadReference { .. })), "{name:?}");
+            }
+        }
+        let name = "localhost:5000/a/b_c:1.0-x@sha256:00";
+        let source = CommandSource::containers_storage(name).unwrap();
+        assert_eq!(source.name(), format!("containers-storage:{name}"));
+        assert_eq!(source.programs[0].last().unwrap(), name);
+        assert_eq!(source.programs[0][source.programs[0].len() - 2], "--");
+    }
+}

@@ -35,7 +35,7 @@ pub trait LayerSink {
     /// `blob` ends after `size` bytes; it must be read to its end, and an archive that ends too early shows as an error
     /// of kind `UnexpectedEof`. Whether the layer belongs to an image is not known yet. The diff id of a compressed
     /// layer is checked by whoever gets the resolved image, because only then is it known.
-    fn layer(&self, blob: &mut (dyn Read + Send), size: u64, compression: Compression) -> Result<Digest>;
+    fn layer(&self, blob: &mut dyn Read, size: u64, compression: Compression) -> Result<Digest>;
 }
 
 /// A place that gives its image once, from front to back.
@@ -69,7 +69,7 @@ pub enum Format {
 ///
 /// # Errors
 /// When the archive is damaged, has no such image, or several and none is `wanted`; and what the sink fails with.
-pub fn import_stream(input: &mut (dyn Read + Send), sink: &dyn LayerSink, wanted: Option<&str>) -> Result<ResolvedImage> {
+pub fn import_stream(input: &mut dyn Read, sink: &dyn LayerSink, wanted: Option<&str>) -> Result<ResolvedImage> {
     let what = Naming { what: "the archive", wanted, format: Format::Docker };
     import(input, &what, &Platform::host(), sink, &Silent).map(|imported| imported.image)
 }
@@ -83,7 +83,7 @@ pub(super) struct Naming<'a> {
 
 /// Imports an archive that may be compressed as a whole.
 pub(super) fn import(
-    input: &mut (dyn Read + Send),
+    input: &mut dyn Read,
     naming: &Naming<'_>,
     platform: &Platform,
     sink: &dyn LayerSink,
@@ -98,7 +98,7 @@ pub(super) fn import(
         return Err(bad(what, reason));
     }
     let whole = head.as_slice().chain(input);
-    let mut plain: Box<dyn Read + Send + '_> = match compression_of(&head) {
+    let mut plain: Box<dyn Read + '_> = match compression_of(&head) {
         Compression::None => Box::new(whole),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(256 << 10, whole))),
         Compression::Zstd => Box::new(zstd::Decoder::new(whole).map_err(|e| Error::io("decompress", what, e))?),
@@ -109,7 +109,7 @@ pub(super) fn import(
 }
 
 /// What follows the end of a tar is padding; a writer that cannot get rid of it would fail.
-fn drain(input: &mut (dyn Read + Send)) {
+fn drain(input: &mut dyn Read) {
     let _ = io::copy(&mut input.take(1 << 20), &mut io::sink());
 }
 
@@ -139,7 +139,7 @@ struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    fn collect(input: &mut (dyn Read + Send), what: &'a str, sink: &dyn LayerSink) -> Result<Seen<'a>> {
+    fn collect(input: &mut dyn Read, what: &'a str, sink: &dyn LayerSink) -> Result<Seen<'a>> {
         let mut seen = Seen { what, documents: HashMap::new(), layers: HashMap::new(), links: Links::default() };
         let (mut bytes, mut layers) = (0, 0);
         let mut members = Members::new(Pipe(input), what);
@@ -167,7 +167,7 @@ impl<'a> Seen<'a> {
     }
 
     /// Looks at how a file begins and keeps it, hands it on, or passes over it.
-    fn file<I: Input + Send>(&self, members: &mut Members<I>, name: &str, size: u64, sink: &dyn LayerSink) -> Result<Content> {
+    fn file<I: Input>(&self, members: &mut Members<I>, name: &str, size: u64, sink: &dyn LayerSink) -> Result<Content> {
         let mut head = Vec::with_capacity(512);
         let read = members.data().take(512).read_to_end(&mut head);
         read.map_err(|e| members.truncation().unwrap_or_else(|| Error::io("read", self.what, e)))?;

@@ -25,7 +25,7 @@ use crate::layer::tree::Policy;
 use crate::layer::{self, Expected, Unpacking};
 use crate::manifest::{Compression, Layer, Platform, ResolvedImage};
 use crate::progress::{Event, Progress};
-use crate::source::{LayerSink, Opened, Source};
+use crate::source::{LayerSink, Source, StreamSource};
 
 /// The largest account file that is kept in a record, in bytes.
 const MAX_ACCOUNTS: u64 = 256 << 10;
@@ -181,7 +181,7 @@ impl Store {
     /// where the digest is known beforehand.
     fn unpack_layer(
         &self,
-        input: &mut (dyn Read + Send),
+        input: &mut dyn Read,
         expected: &Expected<'_>,
         unpacking: &Unpacking<'_>,
         advanced: &(dyn Fn(u64) + Sync),
@@ -337,9 +337,9 @@ fn open_in(tree: &Path, path: &str, flags: OFlags) -> Result<std::os::fd::OwnedF
     rustix::fs::openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
-/// The store's side of an archive that arrives as a stream: see [`crate::source`].
-#[derive(Debug)]
-pub struct StreamSink<'a> {
+/// The store's side of an archive that arrives as a stream: layers are unpacked as they go by, and named by the digest
+/// of their bytes.
+struct StreamSink<'a> {
     store: &'a Store,
     options: &'a ImportOptions,
     umask: u32,
@@ -347,53 +347,26 @@ pub struct StreamSink<'a> {
 }
 
 impl Store {
-    /// A sink for the layers of an archive whose manifest comes last. Layers are named by the digest of their bytes.
-    pub fn stream_sink<'a>(&'a self, options: &'a ImportOptions) -> StreamSink<'a> {
-        StreamSink { store: self, options, umask: umask(), never: AtomicBool::new(false) }
-    }
-
-    /// Brings an image into the store from a place of either kind: see [`Store::import`].
-    pub fn import_opened(
+    /// Brings an image into the store that its source can give only once, from front to back: an archive on standard
+    /// input, another tool's image. Layers that turn out to belong to no image go with the next collection.
+    pub fn import_stream(
         &self,
-        opened: Opened,
+        source: Box<dyn StreamSource>,
         options: &ImportOptions,
         progress: &dyn Progress,
     ) -> Result<ImageRecord> {
-        let stream = match opened {
-            Opened::Source(source) => return self.import(source.as_ref(), options, progress),
-            Opened::Stream(stream) => stream,
-        };
-        let _held = self.hold()?;
-        let name = stream.name();
-        let imported = stream.import(&options.platform, &self.stream_sink(options), progress)?;
-        self.commit_stream(&imported.image, &name)
-    }
-
-    /// Keeps garbage collection away while layers of a stream have no image yet.
-    pub fn hold(&self) -> Result<impl Drop + use<>> {
         let layout = self.own();
-        let lock = layout.gc_lock(Kind::Shared)?;
+        let _shared = layout.gc_lock(Kind::Shared)?;
         sweep(layout)?;
-        Ok(Held { _lock: lock })
+        let name = source.name();
+        let sink = StreamSink { store: self, options, umask: umask(), never: AtomicBool::new(false) };
+        let imported = source.import(&options.platform, &sink, progress)?;
+        self.commit(&imported.image, &name)
     }
-
-    /// Gives an image whose layers are all in the store a name.
-    pub fn commit_stream(&self, image: &ResolvedImage, name: &str) -> Result<ImageRecord> {
-        self.commit(image, name)
-    }
-}
-
-struct Held {
-    _lock: Lock,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {}
 }
 
 impl LayerSink for StreamSink<'_> {
-    /// Unpacks one layer's bytes and gives the digest that names it now.
-    fn layer(&self, blob: &mut (dyn Read + Send), size: u64, _: Compression) -> Result<Digest> {
+    fn layer(&self, blob: &mut dyn Read, size: u64, _: Compression) -> Result<Digest> {
         let expected = Expected { name: "a layer of the archive", digest: None, size: Some(size) };
         let unpacking = Unpacking {
             policy: self.store.policy(self.options, self.umask),

@@ -204,13 +204,13 @@ pub fn sweep(layout: &Layout) -> Result<usize> {
     let tmp = layout.tmp();
     let mut swept = 0;
     let entries = std::fs::read_dir(&tmp).map_err(|e| Error::io("read", &tmp, e))?;
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        let (work, lock_path) = match name.strip_suffix(".lock") {
-            Some(work) => (tmp.join(work), entry.path()),
-            None => (entry.path(), tmp.join(format!("{name}.lock"))),
-        };
+    let names: std::collections::BTreeSet<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .map(|name| name.strip_suffix(".lock").unwrap_or(&name).to_owned())
+        .collect();
+    for name in names {
+        let (work, lock_path) = (tmp.join(&name), tmp.join(format!("{name}.lock")));
         // Whoever makes something holds its lock; taking it proves that nobody does.
         if let Some(_lock) = lock::try_acquire(&lock_path, Kind::Exclusive)? {
             super::remove::tree(&work).map_err(|e| Error::io("remove", &work, e))?;

@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 pub use gc::{GcOptions, GcReport};
-pub use import::{ImportOptions, StreamSink};
+pub use import::ImportOptions;
 pub use lease::Lease;
 pub use record::{ImageRecord, LayerRecord};
 pub use verify::{Finding, VerifyReport};

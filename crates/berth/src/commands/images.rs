@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use berth_image::Reference;
 use serde::Serialize;
 
 use crate::output::Table;
@@ -77,8 +78,11 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
-/// Splits `registry:5000/name:tag` before the tag.
+/// Splits `registry:5000/name:tag` before the tag. What came from a file or from another engine has none.
 fn split_tag(name: &str) -> (&str, &str) {
+    if !matches!(Reference::parse(name), Ok(Reference::Registry(_))) {
+        return (name, "<none>");
+    }
     let last = name.rfind('/').map_or(0, |slash| slash + 1);
     if let Some(at) = name[last..].find('@') {
         return (&name[..last + at], "<none>");
@@ -99,7 +103,8 @@ mod tests {
             ("docker.io/library/debian:12", ("docker.io/library/debian", "12")),
             ("localhost:5000/debian", ("localhost:5000/debian", "<none>")),
             ("localhost:5000/debian:12", ("localhost:5000/debian", "12")),
-            ("localhost/debian@sha256:abc", ("localhost/debian", "<none>")),
+            ("docker-archive:/tmp/image.tar", ("docker-archive:/tmp/image.tar", "<none>")),
+            ("oci:/tmp/layout:1.0", ("oci:/tmp/layout:1.0", "<none>")),
         ] {
             assert_eq!(split_tag(name), expected);
         }

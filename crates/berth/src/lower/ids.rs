@@ -66,8 +66,10 @@ pub struct Ids {
 /// Decides.
 pub fn decide(wish: Wish<'_>, image: ImageAccounts<'_>, host: &Host) -> Result<Ids, CommandError> {
     if wish.remap_root && wish.user.is_some() && wish.subid.is_none() && !host.is_root() {
-        return Err(CommandError::usage("--remap-root and --user contradict each other: one id can be mapped, to one user")
-            .with_hint("with --subid the container has further users"));
+        return Err(CommandError::usage(
+            "--remap-root and --user contradict each other: one id can be mapped, to one user",
+        )
+        .with_hint("with --subid the container has further users"));
     }
     let one = |inside: u32, outside: u32| vec![IdMap { container_id: inside, host_id: outside, size: 1 }];
     let (own_uid, own_gid) = (host.user.uid, host.user.gid);
@@ -219,13 +221,18 @@ mod tests {
         ] {
             let ids = decided(who, wish);
             let text = format!("{}:{} {}", ids.uid, ids.gid, ids.name.as_deref().unwrap_or("-"));
-            assert_eq!((text.as_str(), map(&ids.uid_map).as_str(), map(&ids.gid_map).as_str()), (inside, uids, gids), "{wish:?}");
+            assert_eq!(
+                (text.as_str(), map(&ids.uid_map).as_str(), map(&ids.gid_map).as_str()),
+                (inside, uids, gids),
+                "{wish:?}"
+            );
         }
     }
 
     #[test]
     fn ownership_is_faked_only_where_it_cannot_be_real() {
-        let map = [IdMap { container_id: 0, host_id: 1000, size: 1 }, IdMap { container_id: 1, host_id: 100_000, size: 9 }];
+        let map =
+            [IdMap { container_id: 0, host_id: 1000, size: 1 }, IdMap { container_id: 1, host_id: 100_000, size: 9 }];
         let remap = Wish { remap_root: true, ..Wish::default() };
         assert!(decided(1000, remap).fake_ownership);
         assert!(!decided(1000, Wish { subid: Some((&map, &map)), ..remap }).fake_ownership);

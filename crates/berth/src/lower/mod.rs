@@ -141,12 +141,18 @@ fn words(request: &Request<'_>, image: &Image, host: &Host) -> Result<Vec<String
         }
     };
     if words.first().is_none_or(|first| first.is_empty()) {
-        return Err(CommandError::new(Kind::Failure, format!("{} says no command of its own, and none was given", image.name))
-            .with_hint(format!("name one: `berth run {} COMMAND`, or open a shell: `berth shell {0}`", image.name)));
+        return Err(CommandError::new(
+            Kind::Failure,
+            format!("{} says no command of its own, and none was given", image.name),
+        )
+        .with_hint(format!("name one: `berth run {} COMMAND`, or open a shell: `berth shell {0}`", image.name)));
     }
     let text = |word: OsString| {
         word.into_string().map_err(|word| {
-            CommandError::usage(format!("the argument `{}` is not valid UTF-8, which a container's configuration must be", word.display()))
+            CommandError::usage(format!(
+                "the argument `{}` is not valid UTF-8, which a container's configuration must be",
+                word.display()
+            ))
         })
     };
     words.into_iter().map(text).collect()
@@ -191,7 +197,9 @@ fn environment(
     let shown = |path: &Path| mounts.shown.iter().any(|shown| path.starts_with(shown));
     let mut environment = Environment::compose(sources, shown);
     if sources.inherit {
-        let asked = |name: &OsStr| request.settings.iter().any(|setting| matches!(setting, Setting::Set(set, _) if set == name));
+        let asked = |name: &OsStr| {
+            request.settings.iter().any(|setting| matches!(setting, Setting::Set(set, _) if set == name))
+        };
         for (name, value) in &host.environment {
             let text = name.to_string_lossy();
             let kept = request.keep_env.iter().any(|pattern| match pattern.strip_suffix('*') {
@@ -204,8 +212,13 @@ fn environment(
         }
     }
     notes.extend(environment.dropped.iter().map(|(name, why)| format!("variable {} left out: {why}", name.display())));
-    let (text, odd): (Vec<_>, Vec<_>) = environment.into_entries().into_iter().map(OsString::into_string).partition(Result::is_ok);
-    notes.extend(odd.into_iter().filter_map(Result::err).map(|entry| format!("variable left out, it is not valid UTF-8: {}", entry.display())));
+    let (text, odd): (Vec<_>, Vec<_>) =
+        environment.into_entries().into_iter().map(OsString::into_string).partition(Result::is_ok);
+    notes.extend(
+        odd.into_iter()
+            .filter_map(Result::err)
+            .map(|entry| format!("variable left out, it is not valid UTF-8: {}", entry.display())),
+    );
     text.into_iter().flatten().collect()
 }
 

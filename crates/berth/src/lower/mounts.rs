@@ -85,7 +85,11 @@ impl Plan {
         }
         if wish.contained {
             mounts.push(Mount::of_type("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]));
-            mounts.push(Mount::of_type("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]));
+            mounts.push(Mount::of_type(
+                "devpts",
+                "/dev/pts",
+                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+            ));
             mounts.push(Mount::of_type("tmpfs", "/dev/shm", &["nosuid", "nodev", "noexec", "mode=1777"]));
             mounts.push(Mount::of_type("tmpfs", "/tmp", &["nosuid", "nodev", "mode=1777"]));
         } else {

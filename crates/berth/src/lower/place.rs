@@ -68,7 +68,8 @@ fn is_below_any(path: &Path, parents: &[&Path]) -> bool {
 }
 
 fn is_system(path: &Path) -> bool {
-    SYSTEM_TREES.iter().any(|tree| path.starts_with(tree)) || SYSTEM_PARENTS.iter().any(|parent| path == Path::new(parent))
+    SYSTEM_TREES.iter().any(|tree| path.starts_with(tree))
+        || SYSTEM_PARENTS.iter().any(|parent| path == Path::new(parent))
 }
 
 /// Absolute and without `..`: HOME may hold anything.
@@ -117,7 +118,9 @@ mod tests {
 
     #[test]
     fn the_hosts_system_never_hides_the_images() {
-        for cwd in ["/", "/usr", "/usr/lib/python3", "/etc", "/bin", "/lib64", "/var", "/opt", "/home", "/proc/1", "/dev/shm"] {
+        for cwd in
+            ["/", "/usr", "/usr/lib/python3", "/etc", "/bin", "/lib64", "/var", "/opt", "/home", "/proc/1", "/dev/shm"]
+        {
             assert_eq!(decide("", cwd), (vec![], None), "current directory {cwd}");
         }
         for home in ["/", "/usr/share/nobody", "/bin", "/home", "relative", "/home/../etc"] {

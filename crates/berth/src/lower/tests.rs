@@ -6,7 +6,11 @@ use berth_image::manifest::RunConfig;
 
 fn host() -> Host {
     Host {
-        user: accounts::User { name: "me".to_owned(), home: "/home/me".to_owned(), ..accounts::User::unnamed(1000, 1000, "") },
+        user: accounts::User {
+            name: "me".to_owned(),
+            home: "/home/me".to_owned(),
+            ..accounts::User::unnamed(1000, 1000, "")
+        },
         groups: Vec::new(),
         home: Some("/home/me".into()),
         cwd: Some("/home/me/work".into()),
@@ -138,7 +142,10 @@ fn changes_go_where_the_options_say() {
     };
     let plain = ContainerOptions::default();
     let kept = (Path::new("/keep/upper"), Path::new("/keep/work"));
-    assert_eq!(upper(&ContainerOptions { overlay_size: Some(9), ..plain.clone() }, None), Upper::Tmpfs { size: Some(9) });
+    assert_eq!(
+        upper(&ContainerOptions { overlay_size: Some(9), ..plain.clone() }, None),
+        Upper::Tmpfs { size: Some(9) }
+    );
     assert_eq!(upper(&plain, Some(kept)), Upper::Dir { upper: kept.0.into(), work: kept.1.into() });
     assert_eq!(upper(&ContainerOptions { read_only: true, ..plain }, Some(kept)), Upper::None);
 }
@@ -170,7 +177,8 @@ fn the_images_words_about_itself_are_annotations() {
 #[test]
 fn roots_home_is_not_handed_to_another_user() {
     let all = IdMap { container_id: 0, host_id: 0, size: u32::MAX };
-    let root = accounts::User { name: "root".to_owned(), home: "/root".to_owned(), ..accounts::User::unnamed(0, 0, "") };
+    let root =
+        accounts::User { name: "root".to_owned(), home: "/root".to_owned(), ..accounts::User::unnamed(0, 0, "") };
     let host = Host { user: root, home: Some("/root".into()), uid_map: vec![all], gid_map: vec![all], ..host() };
     let shows_home = |user: Option<&str>| {
         let options = ContainerOptions { user: user.map(str::to_owned), ..ContainerOptions::default() };

@@ -12,7 +12,8 @@ pub fn add(devices: &[String], directories: &[PathBuf], spec: &mut Spec) -> Resu
     if devices.is_empty() {
         return Ok(());
     }
-    let requests = devices.iter().map(|text| DeviceRequest::parse(text)).collect::<Result<Vec<_>, _>>().map_err(explain)?;
+    let requests =
+        devices.iter().map(|text| DeviceRequest::parse(text)).collect::<Result<Vec<_>, _>>().map_err(explain)?;
     let by_name = requests.iter().any(|request| matches!(request, DeviceRequest::Cdi { .. }));
     let registry = if by_name { Registry::load(directories) } else { Registry::default() };
     registry.apply(&requests, spec, cdi::host_device).map_err(explain)

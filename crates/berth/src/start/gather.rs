@@ -91,11 +91,7 @@ impl Inputs {
             volumes: &self.volumes,
             subid: self.subid.as_ref().map(|(uids, gids)| (uids.as_slice(), gids.as_slice())),
             kept: None,
-            host_files: HostFiles {
-                hosts: &self.hosts,
-                resolv_conf: &self.resolv_conf,
-                localtime: &self.localtime,
-            },
+            host_files: HostFiles { hosts: &self.hosts, resolv_conf: &self.resolv_conf, localtime: &self.localtime },
             host_name: &self.host_name,
         }
     }
@@ -124,7 +120,8 @@ pub fn parse_settings(texts: &[String]) -> Result<Vec<Setting>, CommandError> {
 }
 
 fn volume(text: &str, cwd: &Path) -> Result<Volume, CommandError> {
-    let volume = Volume::parse(text, cwd).map_err(|e| CommandError::usage(format!("invalid mount {e}")).with_hint(e.hint()))?;
+    let volume =
+        Volume::parse(text, cwd).map_err(|e| CommandError::usage(format!("invalid mount {e}")).with_hint(e.hint()))?;
     // The kernel's "no such file" does not say which of the two is missing; and a source that is missing is usually a
     // typing error, so it is not made, as docker does.
     if let Some(source) = volume.source.as_deref().filter(|source| source.symlink_metadata().is_err()) {
@@ -133,7 +130,8 @@ fn volume(text: &str, cwd: &Path) -> Result<Volume, CommandError> {
         } else {
             format!("a relative source starts at the current directory, {}", cwd.display())
         };
-        return Err(CommandError::failure(format!("cannot mount {}: no such file or directory", source.display())).with_hint(hint));
+        return Err(CommandError::failure(format!("cannot mount {}: no such file or directory", source.display()))
+            .with_hint(hint));
     }
     Ok(volume)
 }
@@ -209,11 +207,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("env");
         fs::write(&file, "A=file\n").unwrap();
-        let options = ContainerOptions {
-            env: vec!["A=typed".to_owned()],
-            env_file: vec![file],
-            ..ContainerOptions::default()
-        };
+        let options =
+            ContainerOptions { env: vec!["A=typed".to_owned()], env_file: vec![file], ..ContainerOptions::default() };
         let defaults = RunDefaults { env: vec!["A=site".to_owned()], ..RunDefaults::default() };
         let values: Vec<_> = settings(&options, &defaults).unwrap();
         let set = |value: &str| Setting::Set("A".into(), value.into());
@@ -226,7 +221,10 @@ mod tests {
         assert_eq!(error.to_string(), "cannot mount /no/such/directory: no such file or directory");
         let error = volume("data:/x", Path::new("/no/such")).unwrap_err();
         assert!(error.hint().unwrap().contains("/no/such"), "{error:?}");
-        let defaults = RunDefaults { mounts: vec!["/no/such/directory".to_owned(), "/".to_owned() + "tmp"], ..RunDefaults::default() };
+        let defaults = RunDefaults {
+            mounts: vec!["/no/such/directory".to_owned(), "/".to_owned() + "tmp"],
+            ..RunDefaults::default()
+        };
         let volumes = default_volumes(&ContainerOptions::default(), &defaults).unwrap();
         assert_eq!(volumes.len(), 1);
     }

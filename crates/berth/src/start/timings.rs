@@ -46,7 +46,8 @@ mod tests {
         timings.phase("image");
         timings.phase("host");
         let line = timings.report().unwrap();
-        let names: Vec<&str> = line["timings: ".len()..].split(", ").filter_map(|part| part.split(' ').next()).collect();
+        let names: Vec<&str> =
+            line["timings: ".len()..].split(", ").filter_map(|part| part.split(' ').next()).collect();
         assert_eq!(names, ["image", "host", "sum"]);
         assert_eq!(Timings::new(false).report(), None);
     }
