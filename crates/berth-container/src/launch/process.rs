@@ -1,0 +1,351 @@
+//! What the command runs with: ids, limits, capabilities, filter.
+
+use std::io;
+
+use rustix::fs::Mode;
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use super::sys;
+use crate::error::{Error, Result};
+use crate::oci::{Capabilities, Process, Scheduler};
+
+/// Names and numbers of resource limits.
+#[rustfmt::skip]
+const RLIMITS: &[(&str, u32)] = &[
+    ("RLIMIT_AS",         libc::RLIMIT_AS),
+    ("RLIMIT_CORE",       libc::RLIMIT_CORE),
+    ("RLIMIT_CPU",        libc::RLIMIT_CPU),
+    ("RLIMIT_DATA",       libc::RLIMIT_DATA),
+    ("RLIMIT_FSIZE",      libc::RLIMIT_FSIZE),
+    ("RLIMIT_LOCKS",      libc::RLIMIT_LOCKS),
+    ("RLIMIT_MEMLOCK",    libc::RLIMIT_MEMLOCK),
+    ("RLIMIT_MSGQUEUE",   libc::RLIMIT_MSGQUEUE),
+    ("RLIMIT_NICE",       libc::RLIMIT_NICE),
+    ("RLIMIT_NOFILE",     libc::RLIMIT_NOFILE),
+    ("RLIMIT_NPROC",      libc::RLIMIT_NPROC),
+    ("RLIMIT_RSS",        libc::RLIMIT_RSS),
+    ("RLIMIT_RTPRIO",     libc::RLIMIT_RTPRIO),
+    ("RLIMIT_RTTIME",     libc::RLIMIT_RTTIME),
+    ("RLIMIT_SIGPENDING", libc::RLIMIT_SIGPENDING),
+    ("RLIMIT_STACK",      libc::RLIMIT_STACK),
+];
+
+/// Capabilities by their number in `linux/capability.h`.
+const CAPABILITIES: &[&str] = &[
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// Policies of sched_setattr(2).
+const POLICIES: &[(&str, u32)] = &[
+    ("SCHED_OTHER", 0),
+    ("SCHED_FIFO", 1),
+    ("SCHED_RR", 2),
+    ("SCHED_BATCH", 3),
+    ("SCHED_ISO", 4),
+    ("SCHED_IDLE", 5),
+    ("SCHED_DEADLINE", 6),
+];
+
+/// Flags of sched_setattr(2).
+const SCHED_FLAGS: &[(&str, u64)] = &[
+    ("SCHED_FLAG_RESET_ON_FORK", 0x01),
+    ("SCHED_FLAG_RECLAIM", 0x02),
+    ("SCHED_FLAG_DL_OVERRUN", 0x04),
+    ("SCHED_FLAG_KEEP_POLICY", 0x08),
+    ("SCHED_FLAG_KEEP_PARAMS", 0x10),
+    ("SCHED_FLAG_UTIL_CLAMP_MIN", 0x20),
+    ("SCHED_FLAG_UTIL_CLAMP_MAX", 0x40),
+];
+
+/// Classes of ioprio_set(2).
+const IO_CLASSES: &[(&str, u32)] = &[("IOPRIO_CLASS_RT", 1), ("IOPRIO_CLASS_BE", 2), ("IOPRIO_CLASS_IDLE", 3)];
+
+fn look_up<T: Copy>(table: &[(&str, T)], name: &str, field: &str) -> Result<T> {
+    table
+        .iter()
+        .find(|row| row.0 == name)
+        .map(|row| row.1)
+        .ok_or_else(|| Error::bad_spec(field, format!("unknown name `{name}`")))
+}
+
+/// What the command runs with, ready to be put in force.
+#[derive(Debug)]
+pub struct Attributes {
+    uid: u32,
+    gid: u32,
+    /// `None` keeps the groups.
+    groups: Option<Vec<u32>>,
+    umask: Option<Mode>,
+    rlimits: Vec<(&'static str, u32, u64, u64)>,
+    capabilities: Option<CapabilityPlan>,
+    no_new_privileges: bool,
+    filter: Vec<libc::sock_filter>,
+    personality: Option<u64>,
+    scheduler: Option<sys::SchedAttr>,
+    io_priority: Option<u32>,
+}
+
+#[derive(Debug)]
+struct CapabilityPlan {
+    bounding: u64,
+    ambient: u64,
+    sets: CapabilitySets,
+}
+
+impl CapabilityPlan {
+    fn plan(capabilities: &Capabilities) -> Result<CapabilityPlan> {
+        let bits = |names: &[String], field: &str| {
+            names.iter().try_fold(0u64, |bits, name| {
+                let number = CAPABILITIES.iter().position(|known| known == name).ok_or_else(|| {
+                    Error::bad_spec(format!("process.capabilities.{field}"), format!("unknown name `{name}`"))
+                })?;
+                Ok::<u64, Error>(bits | 1 << number)
+            })
+        };
+        Ok(CapabilityPlan {
+            bounding: bits(&capabilities.bounding, "bounding")?,
+            ambient: bits(&capabilities.ambient, "ambient")?,
+            sets: CapabilitySets {
+                effective: CapabilitySet::from_bits_retain(bits(&capabilities.effective, "effective")?),
+                permitted: CapabilitySet::from_bits_retain(bits(&capabilities.permitted, "permitted")?),
+                inheritable: CapabilitySet::from_bits_retain(bits(&capabilities.inheritable, "inheritable")?),
+            },
+        })
+    }
+
+    fn drop_bounding(&self) -> io::Result<()> {
+        for number in 0..64 {
+            if self.bounding & (1 << number) == 0 {
+                match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number))
+                {
+                    // The kernel's last capability was before this one.
+                    Err(rustix::io::Errno::INVAL) => break,
+                    other => other?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self) -> io::Result<()> {
+        rustix::thread::set_capabilities(None, self.sets)?;
+        rustix::thread::clear_ambient_capability_set()?;
+        for number in (0..64).filter(|number| self.ambient & (1 << number) != 0) {
+            rustix::thread::configure_capability_in_ambient_set(CapabilitySet::from_bits_retain(1 << number), true)?;
+        }
+        Ok(())
+    }
+}
+
+impl Attributes {
+    /// Computes them from the configuration.
+    pub fn plan(
+        process: &Process,
+        personality: Option<&str>,
+        may_set_groups: bool,
+        options: &super::Options,
+    ) -> Result<Attributes> {
+        let groups = match (may_set_groups, options.keep_groups) {
+            (true, false) => Some(process.user.additional_gids.clone()),
+            _ => None,
+        };
+        let rlimits = process
+            .rlimits
+            .iter()
+            .map(|limit| {
+                let row = RLIMITS
+                    .iter()
+                    .find(|row| row.0 == limit.kind)
+                    .ok_or_else(|| Error::bad_spec("process.rlimits", format!("unknown name `{}`", limit.kind)))?;
+                Ok((row.0, row.1, limit.soft, limit.hard))
+            })
+            .collect::<Result<_>>()?;
+        let io_priority = match &process.io_priority {
+            Some(priority) if !(0..=7).contains(&priority.priority) => {
+                return Err(Error::bad_spec("process.ioPriority.priority", "must be 0 to 7"));
+            }
+            Some(priority) => {
+                let class = look_up(IO_CLASSES, &priority.class, "process.ioPriority.class")?;
+                Some(class << 13 | priority.priority as u32)
+            }
+            None => None,
+        };
+        Ok(Attributes {
+            uid: process.user.uid,
+            gid: process.user.gid,
+            groups,
+            umask: process.user.umask.map(|umask| Mode::from_raw_mode(umask & 0o777)),
+            rlimits,
+            capabilities: process.capabilities.as_ref().map(CapabilityPlan::plan).transpose()?,
+            no_new_privileges: process.no_new_privileges || !options.filter.is_empty(),
+            filter: options.filter.clone(),
+            personality: match personality {
+                None => None,
+                Some("LINUX") => Some(0),
+                Some("LINUX32") => Some(8),
+                Some(other) => {
+                    return Err(Error::bad_spec("linux.personality.domain", format!("unknown name `{other}`")));
+                }
+            },
+            scheduler: process.scheduler.as_ref().map(scheduler).transpose()?,
+            io_priority,
+        })
+    }
+
+    /// Puts everything in force; the command must follow at once.
+    pub fn apply(&self) -> Result<()> {
+        let wrap = |what: &str| {
+            let action = what.to_owned();
+            move |source: io::Error| Error::system(action, source)
+        };
+        for &(name, resource, soft, hard) in &self.rlimits {
+            sys::set_rlimit(resource, soft, hard).map_err(|source| Error::System {
+                action: format!("set the limit {name} to {soft}:{hard}"),
+                hint: (source.raw_os_error() == Some(libc::EPERM)).then(|| {
+                    "an ordinary user cannot raise a limit above the hard limit of the calling process".to_owned()
+                }),
+                source,
+            })?;
+        }
+        if let Some(domain) = self.personality {
+            sys::set_personality(domain).map_err(wrap("set the execution domain"))?;
+        }
+        if let Some(attributes) = &self.scheduler {
+            sys::set_scheduler(attributes).map_err(wrap("set the scheduling policy"))?;
+        }
+        if let Some(priority) = self.io_priority {
+            sys::set_io_priority(priority).map_err(wrap("set the I/O priority"))?;
+        }
+        if let Some(umask) = self.umask {
+            rustix::process::umask(umask);
+        }
+        if let Some(capabilities) = &self.capabilities {
+            capabilities.drop_bounding().map_err(wrap("drop capabilities from the bounding set"))?;
+        }
+        self.become_user()?;
+        if let Some(capabilities) = &self.capabilities {
+            capabilities.apply().map_err(wrap("set the capabilities"))?;
+        }
+        if self.no_new_privileges {
+            rustix::thread::set_no_new_privs(true).map_err(|e| Error::system("set no-new-privileges", e))?;
+        }
+        if !self.filter.is_empty() {
+            sys::install_filter(&self.filter).map_err(wrap("install the system call filter"))?;
+        }
+        Ok(())
+    }
+
+    fn become_user(&self) -> Result<()> {
+        if let Some(groups) = &self.groups {
+            sys::set_groups(groups).map_err(|e| Error::system("set the supplementary groups", e))?;
+        }
+        let hint = |source: io::Error, what: &str, id: u32| {
+            Error::System {
+            action: format!("become {what} {id}"),
+            hint: (source.raw_os_error() == Some(libc::EINVAL) || source.raw_os_error() == Some(libc::EPERM))
+                .then(|| format!("{what} {id} is not mapped into the container: run as yourself, or with subordinate ids (`--subid`)")),
+            source,
+        }
+        };
+        if rustix::process::getgid().as_raw() != self.gid {
+            sys::set_gid(self.gid).map_err(|e| hint(e, "group", self.gid))?;
+        }
+        if rustix::process::getuid().as_raw() != self.uid {
+            // The explicit sets that follow need what a change away from root would drop.
+            if self.capabilities.is_some() {
+                rustix::thread::set_keep_capabilities(true).map_err(|e| Error::system("keep capabilities", e))?;
+            }
+            sys::set_uid(self.uid).map_err(|e| hint(e, "user", self.uid))?;
+        }
+        Ok(())
+    }
+}
+
+/// What is written to the host's /proc, before the root is switched.
+#[derive(Debug)]
+pub struct Host {
+    oom_score_adj: Option<i32>,
+    label: Option<String>,
+}
+
+impl Host {
+    /// Computes it from the configuration.
+    pub fn plan(process: &Process) -> Host {
+        let label = match (&process.apparmor_profile, &process.selinux_label) {
+            (Some(profile), _) if !profile.is_empty() => Some(format!("exec {profile}")),
+            (_, Some(label)) if !label.is_empty() => Some(label.clone()),
+            _ => None,
+        };
+        Host { oom_score_adj: process.oom_score_adj, label }
+    }
+
+    /// Writes it. A label takes effect with the next execve(2), which is the command's.
+    pub fn apply(&self) -> Result<()> {
+        let write = |path: &str, text: &str| std::fs::write(path, text).map_err(|e| Error::io("write", path, e));
+        if let Some(score) = self.oom_score_adj {
+            write("/proc/self/oom_score_adj", &score.to_string())?;
+        }
+        if let Some(label) = &self.label {
+            write("/proc/thread-self/attr/exec", label)?;
+        }
+        Ok(())
+    }
+}
+
+fn scheduler(scheduler: &Scheduler) -> Result<sys::SchedAttr> {
+    let flags = scheduler
+        .flags
+        .iter()
+        .try_fold(0, |flags, name| Ok::<u64, Error>(flags | look_up(SCHED_FLAGS, name, "process.scheduler.flags")?))?;
+    Ok(sys::SchedAttr {
+        size: size_of::<sys::SchedAttr>() as u32,
+        policy: look_up(POLICIES, &scheduler.policy, "process.scheduler.policy")?,
+        flags,
+        nice: scheduler.nice,
+        priority: u32::try_from(scheduler.priority)
+            .map_err(|_| Error::bad_spec("process.scheduler.priority", "must not be negative"))?,
+        runtime: scheduler.runtime,
+        deadline: scheduler.deadline,
+        period: scheduler.period,
+    })
+}

@@ -1,0 +1,324 @@
+//! The root file system: put together at a stage on the host, then made the root.
+//!
+//! ```text
+//! STAGE              a tmpfs, laid over a directory of the host that every machine has
+//!   lower/           generated files: the highest lower layer
+//!   upper/  work/    changes, where they go to memory
+//!   root/            the overlay: becomes `/`
+//! ```
+//!
+//! Nobody else sees the stage: it is in the container's mount namespace only. What it hides of the host (`/tmp`) may be a
+//! source of bind mounts, so those are opened before ([`super::mounts`]). After the switch the host's tree is detached;
+//! overlayfs holds the tmpfs by itself.
+
+use std::borrow::Cow;
+use std::ffi::{CStr, CString};
+use std::fmt::Write as _;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+use rustix::io::Errno;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change, move_mount,
+    open_tree, unmount,
+};
+use rustix::process::{chdir, fchdir, pivot_root};
+
+use super::sys::{self, MountAttr, attr};
+use crate::bundle::{GeneratedFile, Rootfs, Upper};
+use crate::error::{Error, Result};
+use crate::oci::Spec;
+
+/// Directories of which every machine has at least one; the first that is there is the stage.
+const STAGES: &[&CStr] = &[c"/tmp", c"/run", c"/usr", c"/etc"];
+
+/// Overlayfs takes no more layers.
+const MAX_LOWERS: usize = 500;
+
+/// The root file system, ready to be put together.
+#[derive(Debug)]
+pub struct RootPlan {
+    kind: Kind,
+    readonly: bool,
+    /// Propagation of the whole tree before anything is mounted; `None` where the kernel already made it a slave.
+    propagation: Option<MountPropagationFlags>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Dir(CString),
+    Overlay { name: CString, lowers: Vec<CString>, generated: Vec<Generated>, upper: UpperPlan },
+}
+
+#[derive(Debug)]
+struct Generated {
+    /// Directories to make first, the outermost first, relative to the layer.
+    parents: Vec<CString>,
+    path: CString,
+    mode: Mode,
+    content: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum UpperPlan {
+    Memory { size: Option<u64> },
+    Dir { upper: CString, work: CString },
+}
+
+impl RootPlan {
+    /// Computes what to do.
+    pub fn plan(rootfs: &Rootfs, spec: &Spec, new_user: bool, label: Option<&str>) -> Result<RootPlan> {
+        let mut readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
+        let kind = match rootfs {
+            Rootfs::Dir(path) => Kind::Dir(super::c_string(path.as_os_str(), || "rootfs".to_owned())?),
+            Rootfs::Overlay { lowers, generated, upper } => {
+                if lowers.is_empty() || lowers.len() >= MAX_LOWERS {
+                    return Err(Error::bad_spec(
+                        "rootfs.lowers",
+                        format!("{} layers: 1 to {} are possible", lowers.len(), MAX_LOWERS - 1),
+                    ));
+                }
+                let c = |path: &PathBuf| super::c_string(path.as_os_str(), || "rootfs".to_owned());
+                let upper = match upper {
+                    // Mount points may have to be made, so there is an upper directory, but nothing inside can write it.
+                    Upper::None => {
+                        readonly = true;
+                        UpperPlan::Memory { size: None }
+                    }
+                    Upper::Tmpfs { size } => UpperPlan::Memory { size: *size },
+                    Upper::Dir { upper, work } => UpperPlan::Dir { upper: c(upper)?, work: c(work)? },
+                };
+                let generated = generated.iter().map(Generated::plan).collect::<Result<_>>()?;
+                let name = super::c_string(label.unwrap_or("berth").as_ref(), || "label".to_owned())?;
+                Kind::Overlay { name, lowers: lowers.iter().map(c).collect::<Result<_>>()?, generated, upper }
+            }
+        };
+        // The mounts of a mount namespace of a new user namespace are slaves already: nothing travels back to the host.
+        let propagation = match spec.linux.as_ref().and_then(|linux| linux.rootfs_propagation.as_deref()) {
+            _ if new_user => None,
+            Some("private" | "rprivate") => Some(MountPropagationFlags::PRIVATE),
+            _ => Some(MountPropagationFlags::DOWNSTREAM),
+        };
+        Ok(RootPlan { kind, readonly, propagation })
+    }
+
+    /// Keeps what is mounted from now on from the host.
+    pub fn isolate(&self) -> Result<()> {
+        match self.propagation {
+            Some(kind) => mount_change("/", kind | MountPropagationFlags::REC)
+                .map_err(|e| Error::system("keep the container's mounts from the host", e)),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts the root file system together on the stage. The host's tree is still in reach.
+    pub fn assemble(&self) -> Result<Root> {
+        let fd = match &self.kind {
+            Kind::Dir(path) => bind_dir(path)?,
+            Kind::Overlay { name, lowers, generated, upper } => mount_overlay(name, lowers, generated, upper)?,
+        };
+        Ok(Root { fd, readonly: self.readonly })
+    }
+}
+
+impl Generated {
+    fn plan(file: &GeneratedFile) -> Result<Generated> {
+        let field = || format!("rootfs.generated[{}]", file.path.display());
+        let mut names = Vec::new();
+        for component in file.path.components() {
+            match component {
+                Component::RootDir | Component::CurDir => {}
+                Component::Normal(name) => names.push(name),
+                _ => return Err(Error::bad_spec(field(), "`..` is not possible here")),
+            }
+        }
+        let Some((_, directories)) = names.split_last() else {
+            return Err(Error::bad_spec(field(), "names no file"));
+        };
+        let prefix = |count: usize| super::c_string(names[..count].iter().collect::<PathBuf>().as_os_str(), field);
+        Ok(Generated {
+            parents: (1..=directories.len()).map(prefix).collect::<Result<_>>()?,
+            path: prefix(names.len())?,
+            mode: Mode::from_raw_mode(file.mode & 0o7777),
+            content: file.content.clone(),
+        })
+    }
+
+    fn write(&self, layer: BorrowedFd<'_>) -> io::Result<()> {
+        for parent in &self.parents {
+            match mkdirat(layer, parent.as_c_str(), Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(layer, self.path.as_c_str(), flags, self.mode)?;
+        let mut rest = self.content.as_slice();
+        while !rest.is_empty() {
+            rest = &rest[rustix::io::write(&file, rest)?..];
+        }
+        Ok(())
+    }
+}
+
+/// The root file system on its stage.
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+    readonly: bool,
+}
+
+impl Root {
+    /// Its top directory.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The last act: protects the root where asked, makes it `/`, and lets go of the host's tree.
+    pub fn enter(self) -> Result<()> {
+        if self.readonly {
+            let change = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
+            sys::mount_setattr(self.fd(), false, &change)
+                .map_err(|e| Error::system("make the root file system read-only", e))?;
+        }
+        let switch = |e: Errno| Error::system("make the container's root file system the root", e);
+        fchdir(&self.fd).map_err(switch)?;
+        // With both arguments the same directory, the old root ends up on top of the new one, where "." finds it.
+        pivot_root(c".", c".").map_err(switch)?;
+        unmount(c".", UnmountFlags::DETACH).map_err(|e| Error::system("detach the host's file tree", e))?;
+        chdir(c"/").map_err(switch)
+    }
+}
+
+fn bind_dir(path: &CStr) -> Result<OwnedFd> {
+    let shown = || path.to_string_lossy().into_owned();
+    let refuse = |e: Errno| Error::Rootfs { reason: format!("{}: {e}", shown()), hint: None };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, path, flags).map_err(refuse)?;
+    let stage = stage()?;
+    move_mount(&tree, c"", CWD, stage, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(refuse)?;
+    Ok(tree)
+}
+
+/// The first directory of [`STAGES`] that is one.
+fn stage() -> Result<&'static CStr> {
+    STAGES
+        .iter()
+        .copied()
+        .find(|stage| rustix::fs::stat(*stage).is_ok_and(|s| s.st_mode & libc::S_IFMT == libc::S_IFDIR))
+        .ok_or_else(|| Error::Rootfs {
+            reason: "this machine has none of /tmp, /run, /usr, /etc".to_owned(),
+            hint: None,
+        })
+}
+
+fn mount_overlay(name: &CStr, lowers: &[CString], generated: &[Generated], upper: &UpperPlan) -> Result<OwnedFd> {
+    let open = |path: &CStr| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|e| Error::io("open the layer", Path::new(&*path.to_string_lossy()), e))
+    };
+    // Everything of the host is opened before the stage hides a part of it.
+    let layers: Vec<OwnedFd> = lowers.iter().map(|lower| open(lower)).collect::<Result<_>>()?;
+    let on_disk = match upper {
+        UpperPlan::Dir { upper, work } => Some((open(upper)?, open(work)?)),
+        UpperPlan::Memory { .. } => None,
+    };
+
+    let stage = mount_stage(match upper {
+        UpperPlan::Memory { size } => *size,
+        UpperPlan::Dir { .. } => None,
+    })?;
+    let make = |name: &CStr| {
+        mkdirat(&stage, name, Mode::from_raw_mode(0o755))
+            .map_err(|e| Error::Rootfs { reason: format!("cannot make a directory in memory: {e}"), hint: None })
+    };
+    make(c"root")?;
+    let mut options = String::from("userxattr,lowerdir=");
+    if !generated.is_empty() {
+        make(c"lower")?;
+        let layer = openat(&stage, c"lower", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| Error::io("open", "the layer of generated files", e))?;
+        for file in generated {
+            file.write(layer.as_fd())
+                .map_err(|e| Error::io("write the generated file", Path::new(&*file.path.to_string_lossy()), e))?;
+        }
+        let _ = write!(options, "{}/lower:", stage.as_raw_fd());
+    }
+    for layer in layers.iter().rev() {
+        let _ = write!(options, "{}:", layer.as_raw_fd());
+    }
+    options.pop();
+    match &on_disk {
+        Some((upper, work)) => {
+            let _ = write!(options, ",upperdir={},workdir={}", upper.as_raw_fd(), work.as_raw_fd());
+        }
+        None => {
+            make(c"upper")?;
+            make(c"work")?;
+            let _ = write!(options, ",upperdir={0}/upper,workdir={0}/work", stage.as_raw_fd());
+        }
+    }
+    // Layers are named by descriptor, relative to this directory: no escaping of `:` and `,`, and hundreds of them fit
+    // into the one page that mount(2) takes.
+    chdir(c"/proc/self/fd").map_err(|e| Error::Rootfs { reason: format!("/proc/self/fd: {e}"), hint: None })?;
+    let target = format!("{}/root", stage.as_raw_fd());
+    let data = CString::new(options).map_err(|_| Error::bad_spec("rootfs", "a path contains a NUL byte"))?;
+    mount(name, target.as_str(), c"overlay", MountFlags::empty(), Some(data.as_c_str()))
+        .map_err(|e| overlay_error(e, lowers, upper))?;
+    openat(&stage, c"root", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| Error::Rootfs { reason: format!("cannot open the overlay: {e}"), hint: None })
+}
+
+/// Mounts the tmpfs and returns its top directory.
+fn mount_stage(size: Option<u64>) -> Result<OwnedFd> {
+    let data = match size {
+        Some(size) => Cow::Owned(CString::new(format!("size={size},mode=755")).unwrap_or_default()),
+        None => Cow::Borrowed(c"mode=755"),
+    };
+    for stage in STAGES {
+        match mount(c"berth", *stage, c"tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(&*data)) {
+            Ok(()) => {
+                return rustix::fs::open(*stage, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                    .map_err(|e| Error::Rootfs { reason: format!("cannot open the tmpfs: {e}"), hint: None });
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(error) => {
+                return Err(Error::Rootfs { reason: format!("cannot mount a tmpfs: {error}"), hint: None });
+            }
+        }
+    }
+    Err(Error::Rootfs { reason: "this machine has none of /tmp, /run, /usr, /etc".to_owned(), hint: None })
+}
+
+/// Overlayfs says why only in the kernel's log, which a user cannot read: works it out.
+fn overlay_error(error: Errno, lowers: &[CString], upper: &UpperPlan) -> Error {
+    let (reason, hint) = match (error, upper) {
+        (Errno::PERM | Errno::NODEV, _) => (
+            format!("overlay mount: {error}"),
+            Some("ordinary users may mount overlays since Linux 5.11, where the module `overlay` is loaded".to_owned()),
+        ),
+        (Errno::INVAL, UpperPlan::Dir { upper, .. }) => (
+            format!("the file system of {} cannot hold the changes of an overlay", upper.to_string_lossy()),
+            Some("NFS, Lustre and FUSE cannot: use a local directory, or let the changes go to memory".to_owned()),
+        ),
+        (Errno::BUSY, UpperPlan::Dir { upper, .. }) => (
+            format!("{} is in use by another container", upper.to_string_lossy()),
+            Some("join that container, or end it first".to_owned()),
+        ),
+        (Errno::STALE, UpperPlan::Dir { upper, .. }) => (
+            format!("{} was used with other layers before", upper.to_string_lossy()),
+            Some(
+                "the changes belong to the image they were made on: remove the container and make it again".to_owned(),
+            ),
+        ),
+        (Errno::LOOP, _) => (
+            "overlays are nested too deeply".to_owned(),
+            Some("an overlay can lie on at most one other: keep the image store on a plain file system".to_owned()),
+        ),
+        _ => (format!("overlay of {} layers: {error}", lowers.len()), None),
+    };
+    Error::Rootfs { reason, hint }
+}
