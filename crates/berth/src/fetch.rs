@@ -80,12 +80,10 @@ fn pull_reference(
     let progress = context.progress(&reference.to_string());
     let imported = match reference {
         Reference::Registry(name) => registry::pull(store, name, options, &import, progress.as_ref()),
-        Reference::Path { transport, path, selector } => {
-            match open_path(*transport, path, selector.as_deref())? {
-                Opened::Source(source) => store.import(source.as_ref(), &import, progress.as_ref()),
-                Opened::Stream(stream) => store.import_stream(stream, &import, progress.as_ref()),
-            }
-        }
+        Reference::Path { transport, path, selector } => match open_path(*transport, path, selector.as_deref())? {
+            Opened::Source(source) => store.import(source.as_ref(), &import, progress.as_ref()),
+            Opened::Stream(stream) => store.import_stream(stream, &import, progress.as_ref()),
+        },
         Reference::Engine { transport, name } => {
             let source = match transport {
                 Transport::DockerDaemon => CommandSource::docker(name)?,
