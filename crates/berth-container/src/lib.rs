@@ -13,6 +13,7 @@ pub mod etc;
 pub mod fake;
 pub mod launch;
 pub mod oci;
+pub mod state;
 pub mod subid;
 pub mod terminal;
 pub mod volume;
