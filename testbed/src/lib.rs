@@ -1,1 +1,18 @@
-//! Fixtures for the end-to-end tests.
+//! Fixtures for the end-to-end tests and the benchmarks: images, registries, users, and a lister of file trees.
+//!
+//! Nothing here uses berth's own libraries: what judges a program must not share its errors.
+
+pub mod apt;
+pub mod demo;
+pub mod fault;
+pub mod fixture;
+pub mod harness;
+pub mod http;
+pub mod image;
+pub mod odd;
+pub mod process;
+pub mod recipes;
+pub mod registry;
+pub mod tar;
+pub mod tree;
+pub mod user;

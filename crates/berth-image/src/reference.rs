@@ -200,7 +200,8 @@ impl ImageName {
 impl fmt::Display for ImageName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(registry) = &self.registry {
-            write!(f, "{registry}/")?;
+            // A host of one word is taken for a registry only before `#`.
+            write!(f, "{registry}{}", if looks_like_registry(registry) { '/' } else { '#' })?;
         }
         f.write_str(&self.repository)?;
         if let Some(tag) = &self.tag {
@@ -402,9 +403,14 @@ fn split_registry(text: &str) -> Parsed<(Option<&str>, &str)> {
         };
     }
     match text.split_once('/') {
-        Some((first, rest)) if first == "localhost" || first.contains(['.', ':']) => Ok((Some(first), rest)),
+        Some((first, rest)) if looks_like_registry(first) => Ok((Some(first), rest)),
         _ => Ok((None, text)),
     }
+}
+
+/// Whether the first part of a name is a registry when a `/` follows it.
+fn looks_like_registry(first: &str) -> bool {
+    first == "localhost" || first.contains(['.', ':'])
 }
 
 /// Checks `host[:port]` and gives it in lower case.

@@ -1,0 +1,92 @@
+//! `testbed`: the fixtures as commands, for the tests (which need a lister of trees inside namespaces), the demo and
+//! people.
+
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use testbed::recipes;
+use testbed::recipes::Images;
+use testbed::recipes::Recipe;
+use testbed::registry::Options;
+use testbed::registry::Registry;
+use testbed::tree;
+use testbed::tree::Tree;
+
+const USAGE: &str = "\
+usage: testbed tree [--namespace] DIR          list a folder, as JSON
+       testbed layers LAYER...                 list layers (lowest first) as the kernel merges them, as JSON
+       testbed image NAME...                   make images: small distroless odd debian python medium large
+       testbed push NAME LOOPBACK:PORT         push one of them to a registry
+       testbed registry STORAGE                serve a folder on a free port until killed; prints the address
+       testbed demo BERTH                      show what berth does with a real image
+       testbed cache                           print the cache folder
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("testbed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[&str]) -> io::Result<()> {
+    match words {
+        ["tree", dir] => print(&Tree::of(Path::new(dir))?),
+        ["tree", "--namespace", dir] => {
+            tree::become_namespace_root()?;
+            print(&Tree::of(Path::new(dir))?)
+        }
+        ["layers", layers @ ..] if !layers.is_empty() => {
+            let target = tempfile::tempdir()?;
+            let layers: Vec<PathBuf> = layers.iter().map(PathBuf::from).collect();
+            tree::become_namespace_root()?;
+            tree::mount_layers(&layers, target.path())?;
+            let listed = Tree::of(&target.path().join("merged"));
+            rustix::mount::unmount(target.path().join("merged"), rustix::mount::UnmountFlags::empty())?;
+            rustix::mount::unmount(target.path(), rustix::mount::UnmountFlags::empty())?;
+            print(&listed?)
+        }
+        ["image", names @ ..] if !names.is_empty() => {
+            let recipes: Option<Vec<Recipe>> = names.iter().map(|name| Recipe::named(name)).collect();
+            let recipes = recipes.ok_or_else(|| io::Error::other(USAGE))?;
+            let images = Images::ensure(&recipes::cache(), &recipes)?;
+            for name in names {
+                println!("oci:{}:{name}", images.layout.dir().display());
+            }
+            Ok(())
+        }
+        ["push", name, address] => {
+            let recipe = Recipe::named(name).ok_or_else(|| io::Error::other(USAGE))?;
+            let images = Images::ensure(&recipes::cache(), &[recipe])?;
+            let address = address.parse().map_err(io::Error::other)?;
+            println!("{}", images.layout.push(name, address, name)?.digest);
+            Ok(())
+        }
+        ["registry", storage] => {
+            let work = tempfile::tempdir()?;
+            let registry = Registry::start(work.path(), Path::new(storage), &Options::default())?;
+            println!("{}", registry.address());
+            loop {
+                std::thread::park();
+            }
+        }
+        ["demo", berth] => testbed::demo::run(Path::new(berth)),
+        ["cache"] => {
+            println!("{}", recipes::cache().display());
+            Ok(())
+        }
+        _ => Err(io::Error::other(USAGE)),
+    }
+}
+
+fn print(tree: &Tree) -> io::Result<()> {
+    println!("{}", serde_json::to_string(tree)?);
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! The behaviour that users rely on, shown on the built command with real registries, images and peers.
+
+use std::process::ExitCode;
+
+use testbed::fixture;
+use testbed::harness;
+
+mod crash;
+mod devices;
+mod faults;
+mod hostile;
+mod named;
+mod peers;
+mod pull;
+mod run;
+mod signals;
+mod sources;
+mod store;
+mod trees;
+mod users;
+
+fn main() -> ExitCode {
+    let chapters = [
+        pull::CHAPTER,
+        trees::CHAPTER,
+        store::CHAPTER,
+        sources::CHAPTER,
+        run::CHAPTER,
+        signals::CHAPTER,
+        users::CHAPTER,
+        named::CHAPTER,
+        devices::CHAPTER,
+        hostile::CHAPTER,
+        faults::CHAPTER,
+        crash::CHAPTER,
+    ];
+    harness::main(&chapters, || fixture::prepare(env!("CARGO_BIN_EXE_testbed")))
+}
