@@ -78,7 +78,7 @@ fn launch(
             .map_err(|e| berth_container::Error::io("write the process id to", path, e)),
         None => Ok(()),
     };
-    let code = plan.execute(&mut started, None)?;
+    let code = plan.execute(&mut started)?;
     drop(lease);
     Ok(ExitCode::from(code))
 }
