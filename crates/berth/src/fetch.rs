@@ -112,12 +112,10 @@ fn pull_reference(
             let source = registry::open(reference, &registry_options(options));
             source.and_then(|source| store.import(&source, &import, progress.as_ref()))
         }
-        Reference::Path { transport, path, selector } => {
-            match open_path(*transport, path, selector.as_deref())? {
-                Opened::Source(source) => store.import(source.as_ref(), &import, progress.as_ref()),
-                Opened::Stream(stream) => store.import_stream(stream, &import, progress.as_ref()),
-            }
-        }
+        Reference::Path { transport, path, selector } => match open_path(*transport, path, selector.as_deref())? {
+            Opened::Source(source) => store.import(source.as_ref(), &import, progress.as_ref()),
+            Opened::Stream(stream) => store.import_stream(stream, &import, progress.as_ref()),
+        },
         Reference::Engine { transport, name } => {
             let source = match transport {
                 Transport::DockerDaemon => CommandSource::docker(name)?,
@@ -192,6 +190,7 @@ fn stored(store: &Store, name: &str, record: ImageRecord) -> Result<Image, Comma
     };
     Ok(Image {
         name: name.to_owned(),
+        digest: Some(record.digest.to_string()),
         layers: record.layers.iter().map(layer).collect::<Result<_, _>>()?,
         config: record.config,
         passwd: record.passwd.into_bytes(),
@@ -206,7 +205,8 @@ fn directory(path: &str) -> Result<Image, CommandError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(&image.path, flags, Mode::empty()).map_err(|e| CommandError::io("open", path, e))?;
     Ok(Image {
-        name: format!("dir:{path}"),
+        name: image.name(),
+        digest: None,
         config: image.config(),
         passwd: file_in(&root, "etc/passwd"),
         group: file_in(&root, "etc/group"),

@@ -105,7 +105,10 @@ fn a_mistake_in_the_configuration_is_told_with_its_place() {
     command.env("BERTH_CONFIG", person.path("berth.toml"));
     let session = person.finish(command);
     assert_eq!(session.code, 125);
-    assert!(session.stderr.starts_with("berth: $DIR/berth.toml: line 2, column 1: unknown field `hmoe`"), "{session:?}");
+    assert!(
+        session.stderr.starts_with("berth: $DIR/berth.toml: line 2, column 1: unknown field `hmoe`"),
+        "{session:?}"
+    );
 }
 
 #[test]

@@ -155,7 +155,9 @@ fn mounts_show_what_they_are_told_to() {
         "data\nrefused\n",
         "sh: can't create /one: Read-only file system\n",
     );
-    person.script("-v tmpfs:/mem:size=1m", "mount | while read a b c d e f; do test $c = /mem && echo $e; done; true").prints("tmpfs\n");
+    person
+        .script("-v tmpfs:/mem:size=1m", "mount | while read a b c d e f; do test $c = /mem && echo $e; done; true")
+        .prints("tmpfs\n");
     let session = person.script("-v /no/such:/x", "true");
     session.fails(
         125,

@@ -1,7 +1,7 @@
 //! The image as a start sees it: what it says, and its trees.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use berth_container::etc::Entry;
 use berth_image::manifest::RunConfig;
@@ -11,6 +11,8 @@ use berth_image::manifest::RunConfig;
 pub struct Image {
     /// Its name, for messages.
     pub name: String,
+    /// The digest of its manifest, if it has one.
+    pub digest: Option<String>,
     /// What it says of how to run.
     pub config: RunConfig,
     /// Its `/etc/passwd`.
@@ -43,11 +45,6 @@ impl Image {
         } else {
             Some(Entry::Other)
         }
-    }
-
-    /// The uppermost layer, where there is one.
-    pub fn top(&self) -> Option<&Path> {
-        self.layers.last().map(PathBuf::as_path)
     }
 }
 
