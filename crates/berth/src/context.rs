@@ -5,6 +5,7 @@ use std::env;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use berth_container::state::Containers;
 use berth_image::progress::Progress;
 use berth_image::store::{Store, StoreOptions};
 
@@ -77,6 +78,26 @@ impl Context {
     /// Opens the store.
     pub fn store(&self) -> Result<Store, CommandError> {
         Ok(Store::open(&self.store_options()?)?)
+    }
+
+    /// The named containers.
+    ///
+    /// They are kept apart from the store: overlayfs cannot have its changes on every file system that is good enough for
+    /// images (NFS, Lustre).
+    pub fn containers(&self) -> Result<Containers, CommandError> {
+        if let Some(directory) = env::var_os("BERTH_CONTAINERS").filter(|value| !value.is_empty()) {
+            return Ok(Containers::at(PathBuf::from(directory)));
+        }
+        let directory = match &self.config()?.containers {
+            Some(text) => expand(text)?,
+            None => config::xdg_directory("XDG_DATA_HOME", ".local/share")
+                .map(|base| base.join("berth/containers"))
+                .ok_or_else(|| {
+                    CommandError::failure("there is no place for named containers: HOME is not set")
+                        .with_hint("give one with BERTH_CONTAINERS")
+                })?,
+        };
+        Ok(Containers::at(directory))
     }
 
     /// How a long operation on `what` tells of itself.
