@@ -1,6 +1,6 @@
 //! `berth info`
 
-use std::process::ExitCode;
+use crate::ExitCode;
 
 use crate::{CommandError, Context};
 

@@ -1,6 +1,6 @@
 //! `berth shell`
 
-use std::process::ExitCode;
+use crate::ExitCode;
 
 use crate::cli::options::ContainerOptions;
 use crate::{CommandError, Context, start};
