@@ -305,6 +305,14 @@ pub struct Running {
     pub first: String,
 }
 
+impl Drop for Running {
+    /// A failed test must not leave a container behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Running {
     pub fn pid(&self) -> u32 {
         self.child.id()
