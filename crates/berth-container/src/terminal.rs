@@ -8,7 +8,8 @@
 //! ```
 //!
 //! * Nothing is lost: the relay ends when the container's process has ended *and* the terminal has nothing left to read. This
-//!   process keeps the peer open meanwhile, so that a container which closes its standard files is no hang-up.
+//!   process keeps the peer open until the first of the two, so that a container which closes its standard files is no hang-up,
+//!   and closes it then, as only a terminal without peers reports its end.
 //! * The outer terminal gets its modes back on every way out: all signals that would end or stop this process arrive by signalfd, in
 //!   the loop, as long as [`Signals`] lives; errors and panics run the destructor. SIGKILL can't be helped.
 //! * Input that is no terminal works: its end is typed as the end-of-file character (^D). Closed output works: what the container
@@ -19,7 +20,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::pty::OpenptFlags;
@@ -36,6 +37,10 @@ const MAX_WRITE: usize = 4096;
 /// What is read at most once the container's process has ended: more than a terminal holds, and an end, should a process left
 /// behind go on writing.
 const MAX_LEFT: usize = 1 << 20;
+
+/// How long a process left behind, which keeps the terminal open, is listened to. Usually there is none, and the end of the
+/// terminal's data is reported as soon as it is reached.
+const LEFT_BEHIND: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// Signals that arrive by signalfd while a relay may run.
 const SIGNALS: &[i32] = &[
@@ -172,7 +177,7 @@ impl Terminal {
     /// # Errors
     /// Failures of poll(2), of which there are none but a lack of memory.
     pub fn relay(
-        &self,
+        self,
         child: BorrowedFd<'_>,
         input: BorrowedFd<'_>,
         output: BorrowedFd<'_>,
@@ -180,7 +185,8 @@ impl Terminal {
     ) -> Result<()> {
         let input_is_terminal = rustix::termios::isatty(input);
         let mut relay = Relay {
-            terminal: self,
+            controller: self.controller,
+            peer: Some(self.peer),
             child,
             input,
             output,
@@ -208,7 +214,9 @@ enum Input {
 }
 
 struct Relay<'a> {
-    terminal: &'a Terminal,
+    controller: OwnedFd,
+    /// Kept open until the container's process has ended.
+    peer: Option<OwnedFd>,
     child: BorrowedFd<'a>,
     input: BorrowedFd<'a>,
     output: BorrowedFd<'a>,
@@ -227,17 +235,10 @@ impl<'a> Relay<'a> {
     fn run(&mut self, signals: &Signals) -> Result<()> {
         let mut left = None;
         loop {
-            if let Some(left) = &mut left {
-                // Ended: what it wrote is in the terminal already, so that a read which finds nothing is the end.
-                while self.to_output.is_empty() {
-                    let count = self.read_terminal();
-                    if count == 0 || count > *left {
-                        return Ok(());
-                    }
-                    *left -= count;
-                }
-            }
             let ready = self.wait(signals, left.is_some())?;
+            if ready.nothing {
+                return Ok(()); // Ended, and a process left behind has nothing to say.
+            }
             if ready.signals {
                 while let Some(signal) = signals.next() {
                     if self.handle(signal) && left.is_some() {
@@ -248,8 +249,14 @@ impl<'a> Relay<'a> {
             if ready.output {
                 self.write_output();
             }
-            if ready.terminal_read && left.is_none() {
-                self.read_terminal();
+            if ready.terminal_read {
+                let count = self.read_terminal();
+                if let Some(left) = &mut left {
+                    match count {
+                        Some(count) if count <= *left => *left -= count,
+                        _ => return Ok(()),
+                    }
+                }
             }
             if ready.input {
                 self.read_input();
@@ -259,6 +266,7 @@ impl<'a> Relay<'a> {
             }
             if ready.child && left.is_none() {
                 left = Some(MAX_LEFT);
+                self.peer = None;
             }
         }
     }
@@ -268,24 +276,25 @@ impl<'a> Relay<'a> {
             (signals.fd.as_fd(), true, PollFlags::IN),
             (self.output, !self.to_output.is_empty(), PollFlags::OUT),
             (self.child, !ended, PollFlags::IN),
-            (self.terminal.controller.as_fd(), !ended && self.to_output.is_empty(), PollFlags::IN),
-            (self.terminal.controller.as_fd(), !ended && self.has_typing(), PollFlags::OUT),
+            (self.controller.as_fd(), self.to_output.is_empty(), PollFlags::IN),
+            (self.controller.as_fd(), !ended && self.has_typing(), PollFlags::OUT),
             (self.input, !ended && self.input_state == Input::Open && self.to_terminal.is_empty(), PollFlags::IN),
         ];
         // What isn't waited for is left out, not given without events: its hang-up would be reported again and again.
         let wanted = interests.iter().filter(|(_, wanted, _)| *wanted);
         let mut fds: Vec<PollFd<'_>> = wanted.map(|(fd, _, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
-        loop {
-            match poll(&mut fds, None) {
-                Ok(_) => break,
+        let timeout = (ended && self.to_output.is_empty()).then_some(LEFT_BEHIND);
+        let nothing = loop {
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(count) => break count == 0,
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(Error::system("wait for the terminal", error)),
             }
-        }
+        };
         let mut results = fds.iter().map(|fd| !fd.revents().is_empty());
         let ready = interests.map(|(_, wanted, _)| wanted && results.next().unwrap_or(false));
         let [signals, output, child, terminal_read, terminal_write, input] = ready;
-        Ok(Ready { signals, output, child, terminal_read, terminal_write, input })
+        Ok(Ready { nothing, signals, output, child, terminal_read, terminal_write, input })
     }
 
     fn has_typing(&self) -> bool {
@@ -306,7 +315,7 @@ impl<'a> Relay<'a> {
         if self.to_terminal.is_empty() && self.input_state == Input::Ended {
             self.type_end_of_file();
         }
-        match self.to_terminal.drain(self.terminal.controller.as_fd()) {
+        match self.to_terminal.drain(self.controller.as_fd()) {
             Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => self.to_terminal.clear(),
         }
@@ -316,20 +325,24 @@ impl<'a> Relay<'a> {
     /// one by one gets none: it would take ^D for a command.
     fn type_end_of_file(&mut self) {
         self.input_state = Input::Closed;
-        let modes = rustix::termios::tcgetattr(&self.terminal.peer).ok();
+        let modes = self.peer.as_ref().and_then(|peer| rustix::termios::tcgetattr(peer).ok());
         let Some(modes) = modes.filter(|modes| modes.local_modes.contains(LocalModes::ICANON)) else { return };
         let key = modes.special_codes[SpecialCodeIndex::VEOF];
         let times = if self.last_typed == b'\n' { 1 } else { 2 };
         self.to_terminal.put(&[key, key][..times]);
     }
 
-    /// Returns how much there was: 0 for nothing at the moment.
-    fn read_terminal(&mut self) -> usize {
-        let count = self.to_output.fill(self.terminal.controller.as_fd()).unwrap_or(0);
+    /// Returns how much there was, and nothing at the end: no peer is open any more, and all that they wrote is read.
+    fn read_terminal(&mut self) -> Option<usize> {
+        let count = match self.to_output.fill(self.controller.as_fd()) {
+            Ok(count) => count,
+            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(_) => return None,
+        };
         if !self.output_open {
             self.to_output.clear();
         }
-        count
+        Some(count)
     }
 
     fn write_output(&mut self) {
@@ -371,7 +384,7 @@ impl<'a> Relay<'a> {
     /// The kernel tells the container's foreground processes by SIGWINCH if the size is another.
     fn copy_size(&self) {
         if let Ok(size) = rustix::termios::tcgetwinsize(self.outer) {
-            let _ = rustix::termios::tcsetwinsize(&self.terminal.controller, size);
+            let _ = rustix::termios::tcsetwinsize(&self.controller, size);
         }
     }
 
@@ -386,6 +399,8 @@ impl<'a> Relay<'a> {
 }
 
 struct Ready {
+    /// The time is over.
+    nothing: bool,
     signals: bool,
     output: bool,
     child: bool,

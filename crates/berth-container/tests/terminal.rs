@@ -138,8 +138,9 @@ fn piped_input_arrives_whole_and_its_end_is_typed() {
     // What was typed before the echo was off is shown, so only the end counts.
     let mut expected = Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     expected.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-    let expected = read_all(expected.stdout.take().unwrap());
-    assert!(output.ends_with(&expected), "{}", &output[output.len().saturating_sub(200)..]);
+    let sum = read_all(expected.stdout.take().unwrap());
+    assert!(expected.wait().unwrap().success());
+    assert!(output.ends_with(&sum), "{}", &output[output.len().saturating_sub(200)..]);
 }
 
 #[test]

@@ -81,13 +81,13 @@ pub fn run(entry: &Entry, steps: &dyn Steps, started: &mut dyn FnMut(u32) -> Res
     if let Err(error) = made {
         return Err(Error::system("start the container's process", error));
     }
-    match &attendance {
-        Attendance::Plain(signals) => attend(child, signals),
+    match attendance {
+        Attendance::Plain(signals) => attend(child, &signals),
         Attendance::Terminal(terminal, signals) => {
             let process =
                 rustix::process::pidfd_open(Pid::from_raw(child as i32).unwrap_or(Pid::INIT), PidfdFlags::empty())
                     .map_err(|e| Error::system("watch the container's process", e))?;
-            terminal.relay(process.as_fd(), stdin(), stdout(), signals)?;
+            terminal.relay(process.as_fd(), stdin(), stdout(), &signals)?;
             let status = waitpid(pid(child), WaitOptions::empty())
                 .map_err(|e| Error::system("wait for the container's process", e))?;
             Ok(status.map_or(125, |(_, status)| exit_code(status)))
