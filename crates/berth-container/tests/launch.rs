@@ -5,7 +5,7 @@ mod support;
 use std::os::unix::process::ExitStatusExt;
 
 use berth_container::Upper;
-use berth_container::oci::{Mount, NamespaceKind, Rlimit};
+use berth_container::oci::{Hook, Mount, NamespaceKind, Rlimit};
 use rustix::process::Signal;
 use support::{World, words};
 
@@ -379,4 +379,27 @@ fn a_process_id_is_enough_to_join() {
     assert!(running.child.wait().unwrap().success());
     let said = world.shell("true").set("join", std::process::id()).output().fails(125);
     assert!(said.contains("belongs to somebody else") || said.contains("runs in no container"), "{said}");
+}
+
+#[test]
+fn hooks_find_the_container_before_it_starts_and_their_failure_is_named() {
+    let world = World::new();
+    let script = "grep -q '\"status\":\"creating\"' && root=$(grep -o '\"path\":\"/[a-z]*/root\"' /*/config.json | cut -d'\"' -f4) && echo made > $root/hooked && mount -t tmpfs none $root/data && echo in > $root/data/file";
+    let hook = |script: &str, timeout| Hook {
+        path: "/bin/busybox".into(),
+        args: ["sh", "-c", script].map(str::to_owned).to_vec(),
+        env: vec!["PATH=/bin:/usr/bin:/usr/sbin:/sbin".to_owned()],
+        timeout,
+    };
+    let mut run = world.shell("cat hooked data/file; grep CapEff /proc/self/status");
+    run.spec().hooks.create_container = vec![hook(script, Some(60))];
+    assert_eq!(words(&run.output().ok()), words("made in CapEff: 0000000000000000"));
+    for (script, timeout, reason) in
+        [("exit 3", None, "exit status: 3"), ("sleep 1000", Some(0), "longer than 0 seconds")]
+    {
+        let mut run = world.shell("true");
+        run.spec().hooks.create_container = vec![hook(script, timeout)];
+        let said = run.output().fails(125);
+        assert!(said.contains("createContainer hook /bin/busybox failed") && said.contains(reason), "{said}");
+    }
 }
