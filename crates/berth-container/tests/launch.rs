@@ -201,9 +201,8 @@ fn signals_act_as_by_default_and_no_file_is_inherited_unless_asked() {
 #[test]
 fn root_inside_is_the_user_outside_with_power_over_the_container_only() {
     let world = World::new();
-    let run = world
-        .shell("id -u; echo x > data/file; mount -t tmpfs none tmp && echo mounted; hostname mine")
-        .as_root_inside();
+    let run =
+        world.shell("id -u; echo x > data/file; mount -t tmpfs none tmp && echo mounted; hostname mine").root_inside();
     let seen = run.bind("outside", "/data", &[]).output();
     assert!(seen.stdout().contains("0\nmounted"), "{seen:?}");
     assert!(!seen.stderr().is_empty(), "the host's name can't be set");
