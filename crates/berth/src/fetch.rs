@@ -127,7 +127,19 @@ fn pull_reference(
     };
     // The bars go before an error is printed.
     drop(progress);
-    Ok(imported?)
+    imported.map_err(|error| {
+        let hint = match (&error, reference) {
+            (Error::NotFound { .. }, Reference::Registry(_)) => Some(
+                "check the name and the tag; registries say the same of images that need a login (`podman login` or `docker login` make one that berth uses)",
+            ),
+            _ => None,
+        };
+        let mut result = CommandError::from(error);
+        if let Some(hint) = hint {
+            result = result.with_hint(hint);
+        }
+        result
+    })
 }
 
 fn registry_options(options: &SourceOptions) -> RegistryOptions {
