@@ -50,11 +50,14 @@ impl Output {
         self.stdout
     }
 
-    /// Standard error of a program that must have failed with that code.
+    /// The error of a program that must have failed with that code: what it said from its first `berth: ` on, without
+    /// the progress before it.
     #[track_caller]
     pub fn fails(self, code: i32) -> String {
         assert_eq!(self.code(), code, "{}", self.report());
-        self.stderr
+        let start =
+            if self.stderr.starts_with("berth: ") { Some(0) } else { self.stderr.find("\nberth: ").map(|at| at + 1) };
+        self.stderr[start.unwrap_or(0)..].to_owned()
     }
 
     /// Everything about it, for a failed assertion.

@@ -204,6 +204,7 @@ fn stored(store: &Store, name: &str, record: ImageRecord) -> Result<Image, Comma
         name: name.to_owned(),
         digest: Some(record.digest.to_string()),
         layers: record.layers.iter().map(layer).collect::<Result<_, _>>()?,
+        known: Some(record.entries),
         config: record.config,
         passwd: record.passwd.into_bytes(),
         group: record.group.into_bytes(),
@@ -223,6 +224,7 @@ fn directory(path: &str) -> Result<Image, CommandError> {
         passwd: file_in(&root, "etc/passwd"),
         group: file_in(&root, "etc/group"),
         layers: vec![image.path],
+        known: None,
         is_directory: true,
     })
 }

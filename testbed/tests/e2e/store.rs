@@ -152,7 +152,8 @@ fn a_site_store_is_read_and_not_written() {
     site.berth(&["--store", &store.display().to_string(), "pull", &image]).ok();
     let before = site.tree(&store);
     let mut user = Fixture::new();
-    user.env.push(("BERTH_STORE_PATH".to_owned(), store.display().to_string()));
+    let config = user.write("config.toml", format!("stores = [\"{}\"]\n", store.display()));
+    user.env.push(("BERTH_CONFIG".to_owned(), config.display().to_string()));
     let fetched = registry.blob_fetches();
     assert_eq!(user.berth(&["run", "--pull", "missing", &image, "echo", "shared"]).ok(), "shared\n");
     assert_eq!(fetched, registry.blob_fetches(), "nothing was fetched again");

@@ -223,6 +223,10 @@ impl Client {
                 Err(Failure::Transport(e)) => {
                     let refused = matches!(&e, ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused);
                     let (reason, again, hint) = self.explain(&e);
+                    // It does speak TLS, and what it said was not good enough: http would be a way around the check.
+                    if is_about_certificates(&e) {
+                        return Ok(Outcome::Failed(reason, again, hint));
+                    }
                     if first.is_none() || !refused {
                         first = Some(Outcome::Failed(reason, again, hint));
                     }
@@ -301,7 +305,19 @@ pub(super) fn explain(e: &ureq::Error, registry: &str, stall: Duration) -> (Stri
         ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => {
             ("nothing listens there (connection refused)".to_owned(), true, network())
         }
-        _ if text.contains("certificate") => (
+        ureq::Error::Tls(why) => (
+            format!("TLS failed: {why}"),
+            false,
+            Some("correct the files of this host in certs.d, or of --cert-dir".to_owned()),
+        ),
+        _ if is_about_certificates(e) && text.contains("alert") => (
+            format!("it does not accept this client's certificate: {}", printable(&text)),
+            false,
+            Some(format!(
+                "put the certificate and key that it wants into ~/.config/containers/certs.d/{registry}/client.cert and client.key"
+            )),
+        ),
+        _ if is_about_certificates(e) => (
             format!("its TLS certificate cannot be trusted: {}", printable(&text)),
             false,
             Some(format!(
@@ -309,8 +325,16 @@ pub(super) fn explain(e: &ureq::Error, registry: &str, stall: Duration) -> (Stri
                  --insecure goes on without"
             )),
         ),
+        // rustls's word for an answer that is no TLS at all.
+        _ if text.contains("InvalidContentType") => (
+            "it does not speak TLS".to_owned(),
+            false,
+            Some(format!(
+                "if it is meant to speak plain http, give --insecure, or set `insecure` for {registry} in registries.conf"
+            )),
+        ),
         ureq::Error::Io(io) => (describe_io(io), true, network()),
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => (
+        ureq::Error::Rustls(_) => (
             format!("TLS failed: {}", printable(&text)),
             false,
             Some("a registry that speaks plain http needs --insecure".to_owned()),
@@ -322,6 +346,11 @@ pub(super) fn explain(e: &ureq::Error, registry: &str, stall: Duration) -> (Stri
         ),
         _ => (format!("its answer cannot be understood: {}", printable(&text)), true, None),
     }
+}
+
+/// Whether TLS got as far as certificates, and failed on them.
+fn is_about_certificates(e: &ureq::Error) -> bool {
+    e.to_string().to_ascii_lowercase().contains("certificate")
 }
 
 /// What registries say about an error: distribution specification, "Error Codes".

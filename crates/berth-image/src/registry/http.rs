@@ -133,7 +133,8 @@ impl Http {
     }
 }
 
-/// Makes a call. ureq panics where a client certificate does not belong to its key, which is a user's mistake.
+/// Makes a call. ureq panics where rustls does not take the client certificate (its version, its key), which is a
+/// user's mistake.
 fn guarded(
     client_cert: bool,
     call: impl FnOnce() -> std::result::Result<Response<Body>, ureq::Error>,
@@ -142,7 +143,11 @@ fn guarded(
         return call().map_err(Failure::Transport);
     }
     catch_unwind(AssertUnwindSafe(call))
-        .unwrap_or_else(|_| Err(ureq::Error::Tls("the client certificate in certs.d does not belong to its key")))
+        .unwrap_or_else(|_| {
+            Err(ureq::Error::Tls(
+                "the client certificate in certs.d is not of X.509 version 3, or does not belong to its key",
+            ))
+        })
         .map_err(Failure::Transport)
 }
 
