@@ -305,7 +305,11 @@ impl Step {
 
     fn put(&self, tree: &OwnedFd, target: BorrowedFd<'_>) -> Result<()> {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        move_mount(tree, c"", target, c"", flags).map_err(|e| self.error(e.into()))
+        move_mount(tree, c"", target, c"", flags).map_err(|e| {
+            // The kernel has one error for everything; this is the cause that people meet.
+            let mixed = is_directory(tree.as_fd()) != is_directory(target);
+            self.error(if mixed { io::Error::from_raw_os_error(libc::ENOTDIR) } else { e.into() })
+        })
     }
 
     fn change(&self, mount: BorrowedFd<'_>) -> Result<()> {
@@ -369,13 +373,12 @@ impl Step {
         };
         let hint = match (error.raw_os_error(), kind) {
             (Some(libc::EPERM), b"proc") => Some("the kernel mounts a new /proc only where the present one is wholly visible: inside another container, share its pid namespace (`--pid host`)".to_owned()),
-            (Some(libc::EINVAL), b"") => Some("both must be directories, or both files; and a mount that is itself hidden or unbindable cannot be bound".to_owned()),
-            (Some(libc::ENOTDIR), _) => Some("one is a directory and the other is a file".to_owned()),
             (Some(libc::ENODEV), _) => Some("this kernel has no such file system".to_owned()),
             _ => None,
         };
         let reason = match (error.raw_os_error(), &self.source) {
             (Some(libc::ENOENT), Source::Tree { .. }) => "no such file or directory on this machine".to_owned(),
+            (Some(libc::ENOTDIR), _) => "one is a directory and the other is a file".to_owned(),
             _ => error.to_string(),
         };
         Error::Mount { what: self.what(), target: self.target.shown(), reason, hint }
