@@ -45,7 +45,8 @@ pub fn layer(data: &[u8]) {
             index::read(text.as_slice()).expect("an index that was written can be read");
         }
         remove(&dir);
-        let left: Vec<_> = fs::read_dir(world.path()).expect("the folder").flatten().map(|entry| entry.file_name()).collect();
+        let left: Vec<_> =
+            fs::read_dir(world.path()).expect("the folder").flatten().map(|entry| entry.file_name()).collect();
         assert_eq!(left, ["canary"], "something was made outside the layer's folder");
         assert_eq!(fs::read(world.path().join("canary")).expect("the file"), b"untouched");
     });

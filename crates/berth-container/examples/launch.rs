@@ -57,5 +57,5 @@ fn run() -> Result<u8, Error> {
         Some(path) => std::fs::write(path, pid.to_string()).map_err(|e| Error::io("write", path, e)),
         None => Ok(()),
     };
-    Plan::new(&document.bundle, &options)?.execute(&mut write_pid, None)
+    Plan::new(&document.bundle, &options)?.execute(&mut write_pid)
 }

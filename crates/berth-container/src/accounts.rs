@@ -418,7 +418,8 @@ mod tests {
 
     #[test]
     fn users_resolve_as_in_docker() {
-        let cases: &[(&str, u32, u32, &[u32], Option<&str>, &str)] = &[
+        type Case = (&'static str, u32, u32, &'static [u32], Option<&'static str>, &'static str);
+        let cases: &[Case] = &[
             ("", 0, 0, &[], Some("root"), "/root"),
             ("root", 0, 0, &[], Some("root"), "/root"),
             ("ubuntu", 1000, 1000, &[44, 100], Some("ubuntu"), "/home/ubuntu"),

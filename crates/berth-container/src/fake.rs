@@ -280,7 +280,7 @@ mod tests {
             match u32::from(code) {
                 c if c == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
                     let offset = k as usize;
-                    assert!(offset % 4 == 0 && offset < 64);
+                    assert!(offset.is_multiple_of(4) && offset < 64);
                     accumulator = u32::from_le_bytes(data[offset..offset + 4].try_into().unwrap());
                 }
                 c if c == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K => accumulator &= k,

@@ -13,7 +13,9 @@ pub mod etc;
 pub mod fake;
 pub mod launch;
 pub mod oci;
+pub mod state;
 pub mod subid;
+pub mod terminal;
 pub mod volume;
 
 pub use bundle::{Bundle, GeneratedFile, Rootfs, Upper};

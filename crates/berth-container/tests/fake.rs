@@ -78,13 +78,16 @@ fn becoming_somebody_else_is_answered_with_success_and_ids_stay() {
     let status = String::from_utf8(output.stdout).unwrap();
     assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");
 
-    // SAFETY: no pointers but a null one with a count of 0.
     let calls: [fn() -> i64; 4] = [
+        // SAFETY: no pointers.
         || i64::from(unsafe { libc::setuid(65534) }),
+        // SAFETY: no pointers.
         || i64::from(unsafe { libc::setresgid(65534, 65534, 65534) }),
+        // SAFETY: a null pointer with a count of 0.
         || i64::from(unsafe { libc::setgroups(0, std::ptr::null()) }),
         || {
             let before = rustix::process::getuid();
+            // SAFETY: a call without pointers.
             unsafe { libc::syscall(libc::SYS_setuid, 65534) };
             i64::from(rustix::process::getuid() != before)
         },

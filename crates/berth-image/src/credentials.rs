@@ -125,6 +125,16 @@ impl Credentials {
         self
     }
 
+    /// The same without `--creds`, which is meant for the registry that was named and for no mirror of it.
+    pub fn stored(&self) -> Credentials {
+        Credentials { given: None, ..self.clone() }
+    }
+
+    /// Whether `--creds` has a password.
+    pub(crate) fn has_password(&self) -> bool {
+        self.given.as_ref().is_some_and(|given| given.expose().contains(':'))
+    }
+
     /// The login for a repository; `user` is who is wanted (`USER@`).
     ///
     /// # Errors

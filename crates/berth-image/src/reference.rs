@@ -200,8 +200,8 @@ impl ImageName {
 impl fmt::Display for ImageName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(registry) = &self.registry {
-            // A host of one word is taken for a registry only before `#`.
-            write!(f, "{registry}{}", if looks_like_registry(registry) { '/' } else { '#' })?;
+            // A host without a dot, such as a cluster's own, is only known as one by enroot's mark.
+            write!(f, "{registry}{}", if is_plainly_registry(registry) { '/' } else { '#' })?;
         }
         f.write_str(&self.repository)?;
         if let Some(tag) = &self.tag {
@@ -403,13 +403,12 @@ fn split_registry(text: &str) -> Parsed<(Option<&str>, &str)> {
         };
     }
     match text.split_once('/') {
-        Some((first, rest)) if looks_like_registry(first) => Ok((Some(first), rest)),
+        Some((first, rest)) if is_plainly_registry(first) => Ok((Some(first), rest)),
         _ => Ok((None, text)),
     }
 }
 
-/// Whether the first part of a name is a registry when a `/` follows it.
-fn looks_like_registry(first: &str) -> bool {
+fn is_plainly_registry(first: &str) -> bool {
     first == "localhost" || first.contains(['.', ':'])
 }
 

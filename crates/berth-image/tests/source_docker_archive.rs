@@ -9,6 +9,7 @@ use berth_image::Digest;
 use berth_image::manifest::{Compression, Platform};
 use berth_image::progress::Silent;
 use berth_image::source::{Opened, import_stream, open_docker_archive};
+use proptest::prelude::*;
 use source_fixtures::*;
 
 /// Reads an archive by random access and as a stream, which must agree on every byte.
@@ -99,7 +100,7 @@ fn compressed_layers_are_named_by_the_digest_of_their_bytes() {
             .file("config.json", &config(&[&one]))
             .file("manifest.json", &manifest(&[entry("config.json", &[], &["layer.tar.gz".to_owned()])]))
             .end();
-        assert_eq!(read_both(&archive, None).unwrap().1, [packed.clone()]);
+        assert_eq!(read_both(&archive, None).unwrap().1, std::slice::from_ref(&packed));
         let image = import_stream(&mut &archive[..], &Sink::default(), None).unwrap();
         assert_eq!(image.layers[0].compression, compression);
         assert_eq!(image.layers[0].descriptor.digest, Digest::of(&packed));
@@ -129,6 +130,26 @@ fn an_archive_compressed_as_a_whole_is_streamed() {
 }
 
 #[test]
+fn a_pipe_is_streamed() {
+    let one = layer("one");
+    let archive = podman_archive(&[&one], &[]).end();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+    let expected = read_both(&archive, None).unwrap();
+    let whole = std::thread::scope(|scope| {
+        scope.spawn(|| std::fs::write(&path, &archive).unwrap());
+        let opened = open_docker_archive(path.to_str().unwrap(), None).unwrap();
+        assert!(matches!(opened, Opened::Stream(_)));
+        read_opened(opened).unwrap()
+    });
+    assert_eq!(whole, expected);
+    let empty = write(folder.path(), "empty", b"");
+    refusal(open_docker_archive(&empty, None).and_then(read_opened));
+    assert!(refusal(read_stream(b"", None)).contains("the archive is empty"));
+}
+
+#[test]
 fn one_of_several_images_is_chosen_by_name_or_identifier() {
     let (one, two) = (layer("one"), layer("two"));
     let configs = [config(&[&one]), config(&[&two])];
@@ -142,7 +163,7 @@ fn one_of_several_images_is_chosen_by_name_or_identifier() {
             "manifest.json",
             &manifest(&[
                 entry(&names[0], &["docker.io/library/debian:12"], &["1.tar".to_owned()]),
-                entry(&names[1], &["example.org/tool:latest"], &["2.tar".to_owned()]),
+                entry(&names[1], &["example.org/tool:latest", "localhost/built:latest"], &["2.tar".to_owned()]),
             ]),
         )
         .end();
@@ -150,13 +171,14 @@ fn one_of_several_images_is_chosen_by_name_or_identifier() {
         ("docker.io/library/debian:12", &one),
         ("debian:12", &one),
         ("example.org/tool", &two),
+        ("built", &two),
         (&names[1][..12], &two),
     ] {
-        assert_eq!(read_both(&archive, Some(wanted)).unwrap().1, [expected.clone()], "{wanted}");
+        assert_eq!(read_both(&archive, Some(wanted)).unwrap().1, std::slice::from_ref(expected), "{wanted}");
     }
     refused_both(
         &archive,
-        "several images; add `:NAME` for one of `docker.io/library/debian:12`, `example.org/tool:latest`",
+        "several images; add `:NAME` for one of `docker.io/library/debian:12`, `example.org/tool:latest`, `localhost/built:latest`",
     );
     assert!(refusal(read_both(&archive, Some("debian:13"))).contains("no image `debian:13`, but `docker.io"));
 }
@@ -191,7 +213,7 @@ fn long_names_and_large_sizes_of_every_dialect_are_read() {
             .file("config.json", &config)
             .file("manifest.json", &manifest(&[entry("config.json", &[], std::slice::from_ref(&name))]))
             .end();
-        assert_eq!(read_both(&archive, None).unwrap().1, [one.clone()]);
+        assert_eq!(read_both(&archive, None).unwrap().1, std::slice::from_ref(&one));
     }
 }
 
@@ -363,4 +385,30 @@ fn an_image_for_another_processor_is_refused() {
         .file("manifest.json", &manifest(&[entry("config.json", &[], &["1.tar".to_owned()])]))
         .end();
     refused_both(&archive, "linux/s390x");
+}
+
+proptest! {
+    /// Headers with any bytes in them, their checksum right, lead to an image or an error: no panic, no endless loop, and
+    /// never a layer that is not the configuration's.
+    #[test]
+    fn damaged_headers_do_no_harm(
+        block in 0usize..20,
+        field in prop::sample::select(vec![0, 100, 124, 130, 135, 156, 157, 257, 345]),
+        bytes in prop::collection::vec(any::<u8>(), 1..12),
+    ) {
+        let one = layer("one");
+        let mut archive = podman_archive(&[&one], &["x:1"]).end();
+        let at = (block * 512) % archive.len();
+        let header: &mut [u8; 512] = (&mut archive[at..at + 512]).try_into().unwrap();
+        header[field..field + bytes.len()].copy_from_slice(&bytes);
+        sum(header);
+        if let Ok((_, layers)) = read_stream(&archive, None) {
+            prop_assert_eq!(layers, std::slice::from_ref(&one));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "image.tar", &archive);
+        if let Ok(Opened::Source(source)) = open_docker_archive(&path, None) {
+            let _ = source.resolve(&Platform::host(), &Silent);
+        }
+    }
 }

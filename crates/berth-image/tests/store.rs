@@ -120,7 +120,7 @@ fn an_imported_image_is_found_by_name_digest_and_prefix() {
     let source = Memory::new("docker.io/library/a:1", vec![layer("etc/passwd", "root:x:0:0\n"), layer("b", "2")]);
     let record = bed.import(&source).unwrap();
     assert_eq!(record.passwd, "root:x:0:0\n");
-    assert_eq!((record.etc_mode, record.config.env.len(), record.layers.len()), (Some(0o755), 1, 2));
+    assert_eq!((record.config.env.len(), record.layers.len()), (1, 2));
     for name in ["docker.io/library/a:1", &record.digest.to_string(), record.digest.hex(), record.digest.short()] {
         assert_eq!(bed.store.lookup(name).unwrap().as_ref(), Some(&record), "{name}");
     }
@@ -192,6 +192,23 @@ fn accounts_are_those_of_the_topmost_layer_that_shows_them() {
     assert_eq!(text(vec![base(), layer(".wh.etc", "")]), "");
     assert_eq!(text(vec![Tarball::new().symlink("etc/passwd", "/etc/passwd").finish()]), "");
     assert_eq!(text(vec![Tarball::new().symlink("etc", "/etc").finish()]), "");
+}
+
+#[test]
+fn what_a_start_asks_after_is_known_from_the_record() {
+    use berth_image::store::EntryKind::{Directory, File, Link};
+    let kinds = |layers: Vec<Vec<u8>>| Bed::new().import(&Memory::new("a", layers)).unwrap().entries;
+    let base =
+        Tarball::new().file("etc/hosts", "").symlink("etc/localtime", "/usr/share/zoneinfo/UTC").file("bin/sh", "x");
+    let base = base.dir("etc/apt", 0o755).finish();
+    let found = kinds(vec![base.clone()]);
+    let expected =
+        [("bin/sh", File), ("etc", Directory), ("etc/apt", Directory), ("etc/hosts", File), ("etc/localtime", Link)];
+    assert_eq!(found, expected.map(|(path, kind)| (path.to_owned(), kind)).into());
+    let found = kinds(vec![base.clone(), layer("etc/.wh.hosts", ""), layer("etc/apt/.wh..wh..opq", "")]);
+    assert!(!found.contains_key("etc/hosts") && found.contains_key("etc/apt"));
+    let found = kinds(vec![base, layer(".wh.etc", "")]);
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["bin/sh"]);
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub struct Config {
     pub store: Option<String>,
     /// Stores that are only read, consulted in this order after the own one.
     pub stores: Vec<String>,
+    /// Where named containers and their changes are kept: a local file system. Expanded like `store`.
+    pub containers: Option<String>,
     /// Where CDI specifications are, the later the stronger (built-in: /etc/cdi and /var/run/cdi).
     pub cdi_dirs: Vec<PathBuf>,
     /// Defaults of `berth run`, `shell` and `exec`.
@@ -92,6 +94,7 @@ impl Config {
 
     fn override_with(&mut self, own: Config) {
         self.store = own.store.or(self.store.take());
+        self.containers = own.containers.or(self.containers.take());
         self.stores = [own.stores, std::mem::take(&mut self.stores)].concat();
         self.files.extend(own.files);
         if !own.cdi_dirs.is_empty() {

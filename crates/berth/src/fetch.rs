@@ -3,13 +3,14 @@
 //! A name is looked for in the store first; only where that fails, or `--pull always` says so, are the files of
 //! registries and the registry itself asked. `dir:PATH` never enters the store: the directory is started as it is.
 
-mod registry;
-
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use berth_image::credentials::Secret;
 use berth_image::manifest::Platform;
+use berth_image::registries_conf::RegistriesConf;
+use berth_image::registry::{self, RegistryOptions};
 use berth_image::source::{self, CommandSource, DirImage, OciLayout, Opened};
 use berth_image::store::{ImageRecord, ImportOptions, Lease, Store};
 use berth_image::{Error, Reference, Transport};
@@ -23,38 +24,66 @@ use crate::{CommandError, Context};
 /// The largest account file that is read from a directory, in bytes; the store has the same limit for images.
 const MAX_ACCOUNTS: u64 = 256 << 10;
 
-/// The name under which the store keeps what `text` means. A digest, or the first digits of one, means itself.
-pub fn store_name(text: &str) -> Result<String, CommandError> {
-    if is_digest(text) {
-        return Ok(text.to_owned());
-    }
-    name_of(&Reference::parse(text)?)
+/// An image that must be in the store, and the name under which it is there: `text` is a reference, a digest, or the
+/// first digits of one.
+pub fn lookup(store: &Store, text: &str) -> Result<(String, ImageRecord), CommandError> {
+    let reference = match Reference::parse(text) {
+        Ok(reference) => Some(reference),
+        Err(_) if is_digest(text) => None,
+        Err(error) => return Err(error.into()),
+    };
+    find(store, text, reference.as_ref())?.ok_or_else(|| not_found(store, text, reference.as_ref()))
 }
 
-/// As the sources name what they have; paths are absolute there, so that they mean the same from any directory.
-fn name_of(reference: &Reference) -> Result<String, CommandError> {
+/// The name of an image that must be in the store.
+pub fn store_name(store: &Store, text: &str) -> Result<String, CommandError> {
+    lookup(store, text).map(|(name, _)| name)
+}
+
+fn find(
+    store: &Store,
+    text: &str,
+    reference: Option<&Reference>,
+) -> Result<Option<(String, ImageRecord)>, CommandError> {
+    for name in reference.map_or_else(|| Ok(Vec::new()), names_of)? {
+        if let Some(record) = store.lookup(&name)? {
+            return Ok(Some((name, record)));
+        }
+    }
+    if !is_digest(text) {
+        return Ok(None);
+    }
+    Ok(store.lookup(text)?.map(|record| (record.digest.to_string(), record)))
+}
+
+fn not_found(store: &Store, text: &str, reference: Option<&Reference>) -> CommandError {
+    let names = reference.map(names_of).and_then(Result::ok).unwrap_or_default();
+    let name = names.into_iter().next().unwrap_or_else(|| text.to_owned());
+    let reason = Some(format!("looked in the store {}", store.root().display()));
+    Error::NotFound { name, reason }.into()
+}
+
+/// The names under which the store may keep what a reference means. There are several only for a short name, where
+/// `registries.conf` lists several registries; that file is not read for full names.
+fn names_of(reference: &Reference) -> Result<Vec<String>, CommandError> {
     Ok(match reference {
-        Reference::Registry(name) => name.canonical(),
+        Reference::Registry(name) if name.registry.is_some() => vec![name.canonical()],
+        Reference::Registry(name) => {
+            RegistriesConf::load()?.candidates(name).iter().map(|candidate| candidate.canonical()).collect()
+        }
+        // As the sources name what they have: paths are absolute, so that they mean the same from any directory.
         Reference::Path { transport, path, selector } if path != "-" => {
             let absolute = std::path::absolute(path).map_err(|e| CommandError::io("find", path, e))?;
             let path = absolute.display().to_string();
-            Reference::Path { transport: *transport, path, selector: selector.clone() }.to_string()
+            vec![Reference::Path { transport: *transport, path, selector: selector.clone() }.to_string()]
         }
-        other => other.to_string(),
+        other => vec![other.to_string()],
     })
 }
 
 fn is_digest(text: &str) -> bool {
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
     (6..=64).contains(&hex.len()) && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-/// An image that must be in the store.
-pub fn lookup(store: &Store, name: &str) -> Result<ImageRecord, CommandError> {
-    store.lookup(name)?.ok_or_else(|| {
-        let reason = Some(format!("looked in the store {}", store.root().display()));
-        Error::NotFound { name: name.to_owned(), reason }.into()
-    })
 }
 
 /// Fetches an image into the store.
@@ -79,13 +108,14 @@ fn pull_reference(
     }
     let progress = context.progress(&reference.to_string());
     let imported = match reference {
-        Reference::Registry(name) => registry::pull(store, name, options, &import, progress.as_ref()),
-        Reference::Path { transport, path, selector } => {
-            match open_path(*transport, path, selector.as_deref())? {
-                Opened::Source(source) => store.import(source.as_ref(), &import, progress.as_ref()),
-                Opened::Stream(stream) => store.import_stream(stream, &import, progress.as_ref()),
-            }
+        Reference::Registry(_) => {
+            let source = registry::open(reference, &registry_options(options));
+            source.and_then(|source| store.import(&source, &import, progress.as_ref()))
         }
+        Reference::Path { transport, path, selector } => match open_path(*transport, path, selector.as_deref())? {
+            Opened::Source(source) => store.import(source.as_ref(), &import, progress.as_ref()),
+            Opened::Stream(stream) => store.import_stream(stream, &import, progress.as_ref()),
+        },
         Reference::Engine { transport, name } => {
             let source = match transport {
                 Transport::DockerDaemon => CommandSource::docker(name)?,
@@ -97,7 +127,29 @@ fn pull_reference(
     };
     // The bars go before an error is printed.
     drop(progress);
-    Ok(imported?)
+    imported.map_err(|error| {
+        let hint = match (&error, reference) {
+            (Error::NotFound { .. }, Reference::Registry(_)) => Some(
+                "check the name and the tag; registries say the same of images that need a login (`podman login` or `docker login` make one that berth uses)",
+            ),
+            _ => None,
+        };
+        let mut result = CommandError::from(error);
+        if let Some(hint) = hint {
+            result = result.with_hint(hint);
+        }
+        result
+    })
+}
+
+fn registry_options(options: &SourceOptions) -> RegistryOptions {
+    RegistryOptions {
+        insecure: options.insecure,
+        cert_dir: options.cert_dir.clone(),
+        authfile: options.authfile.clone(),
+        creds: options.creds.as_deref().map(Secret::new),
+        ..RegistryOptions::default()
+    }
 }
 
 fn open_path(transport: Transport, path: &str, selector: Option<&str>) -> Result<Opened, CommandError> {
@@ -126,20 +178,16 @@ pub fn image(
         Err(error) => return Err(error.into()),
     };
     let store = context.store()?;
-    let name = reference.as_ref().map_or_else(|| Ok(text.to_owned()), name_of)?;
     let known = match policy {
         PullPolicy::Always => None,
         // A file is asked again each time: it may have changed, and to look costs little.
         PullPolicy::Missing if matches!(reference, Some(Reference::Path { .. })) => None,
-        _ => match store.lookup(&name)? {
-            None if is_digest(text) => store.lookup(text)?,
-            found => found,
-        },
+        _ => find(&store, text, reference.as_ref())?,
     };
-    let record = match (known, reference) {
-        (Some(record), _) => record,
-        (None, Some(reference)) if policy != PullPolicy::Never => pull_reference(&store, &reference, options, context)?,
-        _ => lookup(&store, &name)?,
+    let record = match (known, &reference) {
+        (Some((_, record)), _) => record,
+        (None, Some(reference)) if policy != PullPolicy::Never => pull_reference(&store, reference, options, context)?,
+        _ => return Err(not_found(&store, text, reference.as_ref())),
     };
     let lease = store.lease(&record)?;
     Ok((stored(&store, text, record)?, Some(lease)))
@@ -154,7 +202,9 @@ fn stored(store: &Store, name: &str, record: ImageRecord) -> Result<Image, Comma
     };
     Ok(Image {
         name: name.to_owned(),
+        digest: Some(record.digest.to_string()),
         layers: record.layers.iter().map(layer).collect::<Result<_, _>>()?,
+        known: Some(record.entries),
         config: record.config,
         passwd: record.passwd.into_bytes(),
         group: record.group.into_bytes(),
@@ -168,11 +218,13 @@ fn directory(path: &str) -> Result<Image, CommandError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(&image.path, flags, Mode::empty()).map_err(|e| CommandError::io("open", path, e))?;
     Ok(Image {
-        name: format!("dir:{path}"),
+        name: image.name(),
+        digest: None,
         config: image.config(),
         passwd: file_in(&root, "etc/passwd"),
         group: file_in(&root, "etc/group"),
         layers: vec![image.path],
+        known: None,
         is_directory: true,
     })
 }
@@ -199,15 +251,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_kept_in_their_full_form_and_digests_as_they_are() {
+    fn names_are_kept_in_their_full_form() {
         for (text, name) in [
-            ("debian", "docker.io/library/debian:latest"),
+            ("docker.io/debian", "docker.io/library/debian:latest"),
             ("docker://localhost:5000/a/b:1", "localhost:5000/a/b:1"),
-            ("0123456789ab", "0123456789ab"),
+            ("oci:/a/../b:1", "oci:/a/../b:1"),
+            ("podman://debian:12", "podman://debian:12"),
         ] {
-            assert_eq!(store_name(text).unwrap(), name);
+            assert_eq!(names_of(&Reference::parse(text).unwrap()).unwrap(), [name], "{text}");
         }
-        assert!(store_name("UPPER").is_err());
+        let relative = names_of(&Reference::parse("docker-archive:x.tar").unwrap()).unwrap();
+        assert!(relative[0].starts_with("docker-archive:/"), "{relative:?}");
+    }
+
+    #[test]
+    fn digests_are_told_from_names() {
+        for (text, expected) in [
+            ("0123456789ab", true),
+            (&format!("sha256:{}", "a".repeat(64)), true),
+            ("abcde", false),
+            ("debian", false),
+            ("sha256:xyz", false),
+        ] {
+            assert_eq!(is_digest(text), expected, "{text}");
+        }
     }
 
     #[test]

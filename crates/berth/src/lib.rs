@@ -14,6 +14,8 @@ pub mod fetch;
 pub mod lower;
 pub mod output;
 pub mod progress;
+pub mod running;
+pub mod signals;
 pub mod start;
 pub mod units;
 

@@ -5,21 +5,27 @@
 
 mod devices;
 pub mod gather;
+pub mod named;
 mod timings;
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use berth_container::oci::Process;
+use berth_container::state::{Container, Lock};
 use berth_container::{fake, launch};
 use berth_image::store::Lease;
 
 use crate::cli::options::ContainerOptions;
 use crate::fetch;
 use crate::lower::host::Host;
+use crate::lower::image::Image;
 use crate::lower::{self, Lowered};
 use crate::{CommandError, Context};
 
 pub use crate::lower::What;
 use gather::Inputs;
+use named::{Named, State};
 use timings::Timings;
 
 /// Starts a container. Returns only when that fails, or when something had to wait for the command.
@@ -44,41 +50,112 @@ pub fn start(
     }
     devices::add(&options.devices, &context.config()?.cdi_directories(), &mut lowered.bundle.spec)?;
     timings.phase("bundle");
-    launch(&options, lowered, lease, &timings)
+    let launch = Launch { options: &options, lease, timings };
+    match &options.name {
+        None => launch.new_container(lowered, None),
+        Some(name) => match named::open_or_create(&context.containers()?, name, &image)? {
+            State::Stopped(named) => launch.named(named, lowered, &image),
+            State::Running(named, pid) => {
+                context.explain(|| format!("container `{name}` is running: joining process {pid}"));
+                let process = lowered.bundle.spec.process.unwrap_or_default();
+                let process = named.joining(process, options.workdir.is_some());
+                let filter = ownership_filter(named.record.fake_ownership);
+                join(pid, &process, filter, Some((named.container, named.lock)), options.pidfile.as_deref())
+            }
+        },
+    }
 }
 
-fn launch(
-    options: &ContainerOptions,
-    lowered: Lowered,
+/// What is left to do when all is decided.
+struct Launch<'a> {
+    options: &'a ContainerOptions,
     lease: Option<Lease>,
-    timings: &Timings,
-) -> Result<ExitCode, CommandError> {
-    let launch_options = launch::Options {
-        filter: if lowered.fake_ownership { fake::program(fake::Abi::NATIVE) } else { Vec::new() },
-        keep_groups: true,
-        create_cwd: lowered.create_cwd,
-        init: options.init,
-        ..launch::Options::default()
-    };
-    let plan = launch::Plan::new(&lowered.bundle, &launch_options)?;
-    if let Some(line) = timings.report() {
-        eprintln!("{line}");
+    timings: Timings,
+}
+
+impl Launch<'_> {
+    fn named(self, mut named: Named, mut lowered: Lowered, image: &Image) -> Result<ExitCode, CommandError> {
+        named.prepare(&mut lowered, image)?;
+        let container = named.container.clone();
+        let remove = self.options.rm;
+        let outcome = self.new_container(lowered, Some(named));
+        if remove {
+            // What the command left running keeps the container; it says so itself.
+            let removed = container.remove(false).map_err(CommandError::from);
+            return outcome.and_then(|code| removed.map(|()| code));
+        }
+        outcome
     }
-    // A command that takes this process' place keeps the lease until it ends.
-    let lease = if plan.is_supervised() {
-        lease
-    } else {
-        lease.and_then(|lease| {
+
+    fn new_container(mut self, lowered: Lowered, named: Option<Named>) -> Result<ExitCode, CommandError> {
+        let label = named.as_ref().map(|named| named.record.label());
+        let options = launch::Options {
+            filter: ownership_filter(lowered.fake_ownership),
+            keep_groups: true,
+            create_cwd: lowered.create_cwd,
+            init: self.options.init,
+            // Somebody must be left to remove it.
+            supervise: self.options.rm && named.is_some(),
+            label,
+            ..launch::Options::default()
+        };
+        let plan = launch::Plan::new(&lowered.bundle, &options)?;
+        self.timings.phase("plan");
+        if let Some(line) = self.timings.report() {
+            eprintln!("{line}");
+        }
+        // A command that takes this process' place keeps the lease until it ends.
+        if !plan.is_supervised()
+            && let Some(lease) = self.lease.take()
+        {
             lease.keep();
-            None
-        })
-    };
-    let mut started = |pid: u32| match &options.pidfile {
-        Some(path) => std::fs::write(path, format!("{pid}\n"))
-            .map_err(|e| berth_container::Error::io("write the process id to", path, e)),
-        None => Ok(()),
-    };
-    let code = plan.execute(&mut started, None)?;
-    drop(lease);
+        }
+        let mut started =
+            Started::new(named.map(|named| (named.container, named.lock)), self.options.pidfile.as_deref());
+        let code = plan.execute(&mut |pid| started.write_down(pid))?;
+        Ok(ExitCode::from(code))
+    }
+}
+
+/// Runs a process in the container that another process is in. Returns only when that fails, or when it was waited for.
+pub fn join(
+    pid: u32,
+    process: &Process,
+    filter: Vec<libc::sock_filter>,
+    container: Option<(Container, Lock)>,
+    pidfile: Option<&Path>,
+) -> Result<ExitCode, CommandError> {
+    let options = launch::Options { filter, keep_groups: true, ..launch::Options::default() };
+    let mut started = Started::new(container, pidfile);
+    let code = launch::join::Target::of_process(pid)?.execute(process, &options, &mut |pid| started.write_down(pid))?;
     Ok(ExitCode::from(code))
+}
+
+/// The system call filter of `--remap-root`, if it is wanted.
+pub fn ownership_filter(wanted: bool) -> Vec<libc::sock_filter> {
+    if wanted { fake::program(fake::Abi::NATIVE) } else { Vec::new() }
+}
+
+/// What is written down when the process that will be the command is known.
+struct Started<'a> {
+    container: Option<(Container, Lock)>,
+    pidfile: Option<&'a Path>,
+}
+
+impl<'a> Started<'a> {
+    fn new(container: Option<(Container, Lock)>, pidfile: Option<&'a Path>) -> Started<'a> {
+        Started { container, pidfile }
+    }
+
+    fn write_down(&mut self, pid: u32) -> berth_container::Result<()> {
+        if let Some(path) = self.pidfile {
+            let text = format!("{pid}\n");
+            std::fs::write(path, text).map_err(|e| berth_container::Error::io("write the process id to", path, e))?;
+        }
+        if let Some((container, lock)) = self.container.take() {
+            container.register(pid)?;
+            lock.hand_over(pid);
+        }
+        Ok(())
+    }
 }

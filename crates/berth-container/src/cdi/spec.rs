@@ -200,7 +200,7 @@ impl CdiSpec {
 impl ContainerEdits {
     fn check(&self) -> Result<(), String> {
         for entry in &self.env {
-            if !entry.split_once('=').is_some_and(|(name, _)| !name.is_empty()) || entry.contains('\0') {
+            if entry.split_once('=').is_none_or(|(name, _)| name.is_empty()) || entry.contains('\0') {
                 return Err(format!("env `{entry}` is not NAME=value"));
             }
         }

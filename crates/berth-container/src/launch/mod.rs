@@ -1,10 +1,11 @@
 //! From a bundle to a process.
 //!
 //! [`Plan::new`] computes everything that can be computed: strings for the kernel, flags, the order of mounts.
-//! [`Plan::execute`] then only makes system calls, in the order in which [`Plan::become_container`] reads. In the default
+//! [`Plan::execute`] then only makes system calls, in the order in which its steps read. In the default
 //! mode the calling process *becomes* the command: exit code and signals are the kernel's own business.
 
 mod exec;
+pub mod join;
 mod mounts;
 mod namespaces;
 mod options;
@@ -18,11 +19,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
-use crate::oci::{NamespaceKind, Spec};
+use crate::oci::{NamespaceKind, Process, Spec};
 
 pub use exec::DEFAULT_PATH;
 pub use namespaces::IdMapping;
-pub use supervise::{Relay, Terminal};
 
 /// What a bundle does not say.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +38,8 @@ pub struct Options {
     pub preserve_fds: u32,
     /// Wait for the command, rather than becoming it. New pid and time namespaces, and terminals, imply it.
     pub supervise: bool,
+    /// Name of the overlay, by which [`crate::state`] finds its processes; absent means `berth`.
+    pub label: Option<String>,
     /// Put a process before the command that reaps orphans and passes signals on. Implies `supervise`.
     pub init: bool,
 }
@@ -45,6 +47,21 @@ pub struct Options {
 /// A bundle, ready to be started.
 #[derive(Debug)]
 pub struct Plan {
+    steps: ContainerSteps,
+    entry: Entry,
+}
+
+/// What leads into a container: a new one, or one that runs.
+trait Steps {
+    /// Moves the process into the namespaces.
+    fn enter(&self) -> Result<()>;
+    /// What comes between the namespaces and the command.
+    fn build(&self) -> Result<()>;
+}
+
+/// From the namespaces of the host to the root of a new container.
+#[derive(Debug)]
+struct ContainerSteps {
     namespaces: namespaces::Namespaces,
     root: rootfs::RootPlan,
     mounts: Vec<mounts::Step>,
@@ -53,11 +70,57 @@ pub struct Plan {
     /// The network namespace is new: its loopback interface is down.
     loopback: bool,
     sysctls: Vec<(String, String)>,
+    attributes: process::Host,
+}
+
+/// From the root of a container, new or joined, to its command.
+#[derive(Debug)]
+pub(crate) struct Entry {
     attributes: process::Attributes,
     command: exec::Command,
     preserve_fds: u32,
     supervised: bool,
     init: bool,
+    terminal: bool,
+}
+
+impl Entry {
+    /// `need_parent`: the command must be a child.
+    fn new(
+        process: &Process,
+        personality: Option<&str>,
+        options: &Options,
+        need_parent: bool,
+        may_set_groups: bool,
+    ) -> Result<Entry> {
+        Ok(Entry {
+            attributes: process::Attributes::plan(process, personality, may_set_groups, options)?,
+            command: exec::Command::plan(process, options.create_cwd)?,
+            preserve_fds: options.preserve_fds,
+            supervised: options.supervise || options.init || process.terminal || need_parent,
+            init: options.init,
+            terminal: process.terminal,
+        })
+    }
+
+    fn execute(&self, steps: &dyn Steps, started: &mut dyn FnMut(u32) -> Result<()>) -> Result<u8> {
+        if self.supervised {
+            return supervise::run(self, steps, started);
+        }
+        started(std::process::id())?;
+        steps.enter()?;
+        steps.build()?;
+        Err(self.finish()?.exec())
+    }
+
+    /// Up to the last step, which is [`exec::Command::exec`] of the answer.
+    fn finish(&self) -> Result<&exec::Command> {
+        sys::close_on_exec_from(3 + self.preserve_fds).map_err(|e| Error::system("close inherited files", e))?;
+        self.attributes.apply()?;
+        self.command.enter_directory()?;
+        sys::reset_signals();
+        Ok(&self.command)
+    }
 }
 
 impl Plan {
@@ -74,67 +137,54 @@ impl Plan {
         if (spec.hostname.is_some() || spec.domainname.is_some()) && !has(spec, NamespaceKind::Uts) {
             return Err(Error::bad_spec("hostname", "needs a uts namespace"));
         }
-        let personality = spec.linux.as_ref().and_then(|linux| linux.personality.as_ref());
+        let personality = spec.linux.as_ref().and_then(|linux| linux.personality.as_ref()).map(|p| p.domain.as_str());
+        let need_parent = new(NamespaceKind::Pid) || new(NamespaceKind::Time);
         Ok(Plan {
-            root: rootfs::RootPlan::plan(&bundle.rootfs, spec, namespaces.has_user())?,
-            mounts: mounts::plan(spec)?,
-            hostname: spec.hostname.clone(),
-            domainname: spec.domainname.clone(),
-            loopback: new(NamespaceKind::Network),
-            sysctls: sysctls(spec)?,
-            attributes: process::Attributes::plan(
-                process,
-                personality.map(|p| p.domain.as_str()),
-                namespaces.may_set_groups(),
-                options,
-            )?,
-            command: exec::Command::plan(process, options.create_cwd)?,
-            preserve_fds: options.preserve_fds,
-            supervised: options.supervise || options.init || new(NamespaceKind::Pid) || new(NamespaceKind::Time),
-            init: options.init,
-            namespaces,
+            entry: Entry::new(process, personality, options, need_parent, namespaces.may_set_groups())?,
+            steps: ContainerSteps {
+                root: rootfs::RootPlan::plan(&bundle.rootfs, spec, namespaces.has_user(), options.label.as_deref())?,
+                mounts: mounts::plan(spec)?,
+                hostname: spec.hostname.clone(),
+                domainname: spec.domainname.clone(),
+                loopback: new(NamespaceKind::Network),
+                sysctls: sysctls(spec)?,
+                attributes: process::Host::plan(process),
+                namespaces,
+            },
         })
     }
 
     /// Whether [`Plan::execute`] waits for the command, rather than becoming it.
     pub fn is_supervised(&self) -> bool {
-        self.supervised
+        self.entry.supervised
     }
 
     /// Becomes the command, or starts it and waits for it: then returns its exit code, 128 + N for signal N.
     ///
     /// `started` is called once with the process that will be the command (the caller's own, or the child's), before it
     /// does anything: the place to write it down. If it fails, nothing is started.
-    pub fn execute(self, started: &mut dyn FnMut(u32) -> Result<()>, terminal: Option<Terminal<'_>>) -> Result<u8> {
-        if self.supervised || terminal.is_some() {
-            return supervise::run(&self, started, terminal);
-        }
-        started(std::process::id())?;
-        self.namespaces.enter()?;
-        self.build_container()?;
-        Err(self.finish_container()?.exec())
+    pub fn execute(self, started: &mut dyn FnMut(u32) -> Result<()>) -> Result<u8> {
+        self.entry.execute(&self.steps, started)
+    }
+}
+
+impl Steps for ContainerSteps {
+    fn enter(&self) -> Result<()> {
+        self.namespaces.enter()
     }
 
-    /// From fresh namespaces to the new root.
-    fn build_container(&self) -> Result<()> {
+    fn build(&self) -> Result<()> {
         self.configure_namespaces()?;
         self.root.isolate()?;
         let mounts = mounts::open(&self.mounts)?;
         let root = self.root.assemble()?;
         mounts.attach(root.fd())?;
-        self.attributes.prepare()?;
+        self.attributes.apply()?;
         root.enter()
     }
+}
 
-    /// From the new root to the last step, which is [`exec::Command::exec`] of the answer.
-    fn finish_container(&self) -> Result<&exec::Command> {
-        sys::close_on_exec_from(3 + self.preserve_fds).map_err(|e| Error::system("close inherited files", e))?;
-        self.attributes.apply()?;
-        self.command.enter_directory()?;
-        sys::reset_signals();
-        Ok(&self.command)
-    }
-
+impl ContainerSteps {
     fn configure_namespaces(&self) -> Result<()> {
         if let Some(name) = &self.hostname {
             rustix::system::sethostname(name.as_bytes())
@@ -152,6 +202,20 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Runs `work` in a forked child, which ends with its answer as exit code; returns the child's process id.
+pub(crate) fn in_child(work: impl FnOnce() -> u8) -> Result<u32> {
+    match sys::fork().map_err(|e| Error::system("fork", e))? {
+        Some(child) => Ok(child),
+        None => sys::exit_now(work()),
+    }
+}
+
+/// Moves the process into the namespaces of a configuration.
+pub(crate) fn enter_namespaces(spec: &Spec) -> Result<()> {
+    let euid = rustix::process::geteuid().as_raw();
+    namespaces::Namespaces::plan(spec, euid, rustix::process::getegid().as_raw())?.enter()
 }
 
 fn has(spec: &Spec, kind: NamespaceKind) -> bool {

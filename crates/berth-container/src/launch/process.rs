@@ -120,11 +120,9 @@ pub struct Attributes {
     capabilities: Option<CapabilityPlan>,
     no_new_privileges: bool,
     filter: Vec<libc::sock_filter>,
-    oom_score_adj: Option<i32>,
     personality: Option<u64>,
     scheduler: Option<sys::SchedAttr>,
     io_priority: Option<u32>,
-    label: Option<String>,
 }
 
 #[derive(Debug)]
@@ -212,11 +210,6 @@ impl Attributes {
             }
             None => None,
         };
-        let label = match (&process.apparmor_profile, &process.selinux_label) {
-            (Some(profile), _) if !profile.is_empty() => Some(format!("exec {profile}")),
-            (_, Some(label)) if !label.is_empty() => Some(label.clone()),
-            _ => None,
-        };
         Ok(Attributes {
             uid: process.user.uid,
             gid: process.user.gid,
@@ -226,7 +219,6 @@ impl Attributes {
             capabilities: process.capabilities.as_ref().map(CapabilityPlan::plan).transpose()?,
             no_new_privileges: process.no_new_privileges || !options.filter.is_empty(),
             filter: options.filter.clone(),
-            oom_score_adj: process.oom_score_adj,
             personality: match personality {
                 None => None,
                 Some("LINUX") => Some(0),
@@ -237,21 +229,7 @@ impl Attributes {
             },
             scheduler: process.scheduler.as_ref().map(scheduler).transpose()?,
             io_priority,
-            label,
         })
-    }
-
-    /// What is written to the host's /proc: before the root is switched.
-    pub fn prepare(&self) -> Result<()> {
-        let write = |path: &str, text: &str| std::fs::write(path, text).map_err(|e| Error::io("write", path, e));
-        if let Some(score) = self.oom_score_adj {
-            write("/proc/self/oom_score_adj", &score.to_string())?;
-        }
-        // The label takes effect with the next execve(2), which is the command's.
-        if let Some(label) = &self.label {
-            write("/proc/thread-self/attr/exec", label)?;
-        }
-        Ok(())
     }
 
     /// Puts everything in force; the command must follow at once.
@@ -318,6 +296,37 @@ impl Attributes {
                 rustix::thread::set_keep_capabilities(true).map_err(|e| Error::system("keep capabilities", e))?;
             }
             sys::set_uid(self.uid).map_err(|e| hint(e, "user", self.uid))?;
+        }
+        Ok(())
+    }
+}
+
+/// What is written to the host's /proc, before the root is switched.
+#[derive(Debug)]
+pub struct Host {
+    oom_score_adj: Option<i32>,
+    label: Option<String>,
+}
+
+impl Host {
+    /// Computes it from the configuration.
+    pub fn plan(process: &Process) -> Host {
+        let label = match (&process.apparmor_profile, &process.selinux_label) {
+            (Some(profile), _) if !profile.is_empty() => Some(format!("exec {profile}")),
+            (_, Some(label)) if !label.is_empty() => Some(label.clone()),
+            _ => None,
+        };
+        Host { oom_score_adj: process.oom_score_adj, label }
+    }
+
+    /// Writes it. A label takes effect with the next execve(2), which is the command's.
+    pub fn apply(&self) -> Result<()> {
+        let write = |path: &str, text: &str| std::fs::write(path, text).map_err(|e| Error::io("write", path, e));
+        if let Some(score) = self.oom_score_adj {
+            write("/proc/self/oom_score_adj", &score.to_string())?;
+        }
+        if let Some(label) = &self.label {
+            write("/proc/thread-self/attr/exec", label)?;
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ pub struct RootPlan {
 #[derive(Debug)]
 enum Kind {
     Dir(CString),
-    Overlay { lowers: Vec<CString>, generated: Vec<Generated>, upper: UpperPlan },
+    Overlay { name: CString, lowers: Vec<CString>, generated: Vec<Generated>, upper: UpperPlan },
 }
 
 #[derive(Debug)]
@@ -69,7 +69,7 @@ enum UpperPlan {
 
 impl RootPlan {
     /// Computes what to do.
-    pub fn plan(rootfs: &Rootfs, spec: &Spec, new_user: bool) -> Result<RootPlan> {
+    pub fn plan(rootfs: &Rootfs, spec: &Spec, new_user: bool, label: Option<&str>) -> Result<RootPlan> {
         let mut readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
         let kind = match rootfs {
             Rootfs::Dir(path) => Kind::Dir(super::c_string(path.as_os_str(), || "rootfs".to_owned())?),
@@ -91,7 +91,8 @@ impl RootPlan {
                     Upper::Dir { upper, work } => UpperPlan::Dir { upper: c(upper)?, work: c(work)? },
                 };
                 let generated = generated.iter().map(Generated::plan).collect::<Result<_>>()?;
-                Kind::Overlay { lowers: lowers.iter().map(c).collect::<Result<_>>()?, generated, upper }
+                let name = super::c_string(label.unwrap_or("berth").as_ref(), || "label".to_owned())?;
+                Kind::Overlay { name, lowers: lowers.iter().map(c).collect::<Result<_>>()?, generated, upper }
             }
         };
         // The mounts of a mount namespace of a new user namespace are slaves already: nothing travels back to the host.
@@ -116,7 +117,7 @@ impl RootPlan {
     pub fn assemble(&self) -> Result<Root> {
         let fd = match &self.kind {
             Kind::Dir(path) => bind_dir(path)?,
-            Kind::Overlay { lowers, generated, upper } => mount_overlay(lowers, generated, upper)?,
+            Kind::Overlay { name, lowers, generated, upper } => mount_overlay(name, lowers, generated, upper)?,
         };
         Ok(Root { fd, readonly: self.readonly })
     }
@@ -213,7 +214,7 @@ fn stage() -> Result<&'static CStr> {
         })
 }
 
-fn mount_overlay(lowers: &[CString], generated: &[Generated], upper: &UpperPlan) -> Result<OwnedFd> {
+fn mount_overlay(name: &CStr, lowers: &[CString], generated: &[Generated], upper: &UpperPlan) -> Result<OwnedFd> {
     let open = |path: &CStr| {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::open(path, flags, Mode::empty())
@@ -265,7 +266,7 @@ fn mount_overlay(lowers: &[CString], generated: &[Generated], upper: &UpperPlan)
     chdir(c"/proc/self/fd").map_err(|e| Error::Rootfs { reason: format!("/proc/self/fd: {e}"), hint: None })?;
     let target = format!("{}/root", stage.as_raw_fd());
     let data = CString::new(options).map_err(|_| Error::bad_spec("rootfs", "a path contains a NUL byte"))?;
-    mount(c"overlay", target.as_str(), c"overlay", MountFlags::empty(), Some(data.as_c_str()))
+    mount(name, target.as_str(), c"overlay", MountFlags::empty(), Some(data.as_c_str()))
         .map_err(|e| overlay_error(e, lowers, upper))?;
     openat(&stage, c"root", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| Error::Rootfs { reason: format!("cannot open the overlay: {e}"), hint: None })

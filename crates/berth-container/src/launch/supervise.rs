@@ -11,33 +11,14 @@ use std::process;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, waitpid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, waitpid};
+use rustix::stdio::{stdin, stdout};
 use serde::{Deserialize, Serialize};
 
-use super::Plan;
 use super::sys::{self, SignalMask};
+use super::{Entry, Steps};
 use crate::error::{Error, Result};
-
-/// The other end of a container's terminal: what passes bytes between it and the user's.
-pub trait Relay: std::fmt::Debug {
-    /// Descriptors to wait for, and for what. Asked before each wait; at most four.
-    fn interests(&self) -> Vec<(BorrowedFd<'_>, PollFlags)>;
-    /// One of them is ready: moves bytes, without blocking.
-    fn transfer(&mut self);
-    /// The user's terminal has a new size.
-    fn resize(&mut self);
-    /// The command has ended: passes on what it wrote last.
-    fn finish(&mut self);
-}
-
-/// A terminal for the container.
-#[derive(Debug)]
-pub struct Terminal<'a> {
-    /// The container's end: becomes its standard input and outputs, and its controlling terminal.
-    pub inside: OwnedFd,
-    /// Who serves the other end.
-    pub relay: &'a mut dyn Relay,
-}
+use crate::terminal::{self, Terminal};
 
 /// What a child says about its failure.
 #[derive(Serialize, Deserialize)]
@@ -47,38 +28,95 @@ struct Report {
     code: u8,
 }
 
-/// Starts the plan in a child, waits for it, and returns its exit code (128 + N for signal N).
-pub fn run(plan: &Plan, started: &mut dyn FnMut(u32) -> Result<()>, terminal: Option<Terminal<'_>>) -> Result<u8> {
-    plan.namespaces.enter()?;
-    let (report, report_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::system("make a pipe", e))?;
-    let (gate, gate_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::system("make a pipe", e))?;
-    // Blocked before the fork, so that no signal falls between; the child unblocks before it becomes the command.
-    let signals = SignalMask::block_forwarded().map_err(|e| Error::system("block signals", e))?;
-    let (inside, relay) = match terminal {
-        Some(Terminal { inside, relay }) => (Some(inside), Some(relay)),
-        None => (None, None),
+/// Starts the command in a child, waits for it, and returns its exit code (128 + N for signal N).
+///
+/// This process stays in the namespaces where it is. A process in between enters the new ones, makes the child (a pid
+/// namespace holds only for children made later) and is gone; the child's parent is this process nevertheless
+/// (`CLONE_PARENT`).
+pub fn run(entry: &Entry, steps: &dyn Steps, started: &mut dyn FnMut(u32) -> Result<()>) -> Result<u8> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::system("make a pipe", e));
+    let ((report, report_writer), (gate, gate_writer), (number, number_writer)) = (pipe()?, pipe()?, pipe()?);
+    // Signals are blocked before the fork, so that none falls between; the child unblocks before it becomes the command.
+    let attendance = Attendance::prepare(entry.terminal)?;
+    let Some(between) = sys::fork().map_err(|e| Error::system("fork the container's process", e))? else {
+        drop((report, gate_writer, number));
+        let made = steps
+            .enter()
+            .and_then(|()| sys::fork_sibling().map_err(|e| Error::system("fork the container's process", e)));
+        let code = match made {
+            Ok(None) => {
+                drop(number_writer);
+                child_main(entry, steps, gate, report_writer, attendance.terminal())
+            }
+            Ok(Some(child)) => match File::from(number_writer).write_all(&child.to_ne_bytes()) {
+                Ok(()) => 0,
+                Err(_) => 125,
+            },
+            Err(error) => tell(report_writer, &error),
+        };
+        sys::exit_now(code);
     };
-    let Some(child) = sys::fork().map_err(|e| Error::system("fork the container's process", e))? else {
-        drop((report, gate_writer));
-        sys::exit_now(child_main(plan, gate, report_writer, inside));
+    drop((report_writer, gate, number_writer));
+    let mut child = [0; 4];
+    let made = File::from(number).read_exact(&mut child);
+    let _ = waitpid(pid(between), WaitOptions::empty());
+    let child = u32::from_ne_bytes(child);
+    let opened = match made {
+        Ok(()) => started(child).and_then(|()| {
+            File::from(gate_writer).write_all(b"g").map_err(|e| Error::system("start the container's process", e))
+        }),
+        Err(_) => Ok(()),
     };
-    drop((report_writer, gate, inside));
-    let opened = started(child).and_then(|()| {
-        File::from(gate_writer).write_all(b"g").map_err(|e| Error::system("start the container's process", e))
-    });
-    if let Err(error) = opened {
-        // The closed gate told the child to end.
-        let _ = waitpid(pid(child), WaitOptions::empty());
+    // The pipe ends when the command runs, or with the child, which ends if the gate was closed and not passed.
+    let mut text = Vec::new();
+    let _ = File::from(report).take(1 << 16).read_to_end(&mut text);
+    let told = serde_json::from_slice(&text).ok();
+    let told = told.map(|Report { message, hint, code }| Error::Reported { message, hint, code });
+    if let Some(error) = opened.err().or(told) {
+        if made.is_ok() {
+            let _ = waitpid(pid(child), WaitOptions::empty());
+        }
         return Err(error);
     }
-    let mut text = Vec::new();
-    // The pipe ends when the command runs, or with the child.
-    let _ = File::from(report).take(1 << 16).read_to_end(&mut text);
-    if let Ok(Report { message, hint, code }) = serde_json::from_slice(&text) {
-        let _ = waitpid(pid(child), WaitOptions::empty());
-        return Err(Error::Reported { message, hint, code });
+    if let Err(error) = made {
+        return Err(Error::system("start the container's process", error));
     }
-    attend(child, &signals, relay)
+    match attendance {
+        Attendance::Plain(signals) => attend(child, &signals),
+        Attendance::Terminal(terminal, signals) => {
+            let process =
+                rustix::process::pidfd_open(Pid::from_raw(child as i32).unwrap_or(Pid::INIT), PidfdFlags::empty())
+                    .map_err(|e| Error::system("watch the container's process", e))?;
+            terminal.relay(process.as_fd(), stdin(), stdout(), &signals)?;
+            let status = waitpid(pid(child), WaitOptions::empty())
+                .map_err(|e| Error::system("wait for the container's process", e))?;
+            Ok(status.map_or(125, |(_, status)| exit_code(status)))
+        }
+    }
+}
+
+/// How the parent spends its time.
+enum Attendance {
+    /// Passing signals on.
+    Plain(SignalMask),
+    /// Passing bytes too, between the container's terminal and the user's.
+    Terminal(Terminal, terminal::Signals),
+}
+
+impl Attendance {
+    fn prepare(terminal: bool) -> Result<Attendance> {
+        if terminal {
+            return Ok(Attendance::Terminal(Terminal::open(stdout())?, terminal::Signals::block()?));
+        }
+        SignalMask::block_forwarded().map(Attendance::Plain).map_err(|e| Error::system("block signals", e))
+    }
+
+    fn terminal(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Attendance::Plain(_) => None,
+            Attendance::Terminal(terminal, _) => Some(terminal.peer()),
+        }
+    }
 }
 
 fn pid(number: u32) -> Option<Pid> {
@@ -86,25 +124,35 @@ fn pid(number: u32) -> Option<Pid> {
 }
 
 /// The child's life up to the command. Returns only if that failed.
-fn child_main(plan: &Plan, gate: OwnedFd, report: OwnedFd, terminal: Option<OwnedFd>) -> u8 {
+fn child_main(
+    entry: &Entry,
+    steps: &dyn Steps,
+    gate: OwnedFd,
+    report: OwnedFd,
+    terminal: Option<BorrowedFd<'_>>,
+) -> u8 {
     let outcome = (|| {
         die_with_parent(report.as_fd())?;
         if File::from(gate).read(&mut [0]).unwrap_or(0) == 0 {
             sys::exit_now(1);
         }
         if let Some(terminal) = terminal {
-            take_terminal(terminal).map_err(|e| Error::system("take the terminal", e))?;
+            Terminal::take_over(terminal).map_err(|e| Error::system("take the terminal", e))?;
         }
-        plan.build_container()?;
-        if plan.init {
+        steps.build()?;
+        if entry.init {
             start_init()?;
         }
-        let prepared = plan.finish_container()?;
+        let command = entry.finish()?;
         // Changing ids has reset it.
         die_with_parent(report.as_fd())?;
-        Ok::<Error, Error>(prepared.exec())
+        Ok::<Error, Error>(command.exec())
     })();
-    let error = outcome.unwrap_or_else(|error| error);
+    tell(report, &outcome.unwrap_or_else(|error| error))
+}
+
+/// Sends an error to the supervisor; returns its exit code.
+fn tell(report: OwnedFd, error: &Error) -> u8 {
     let code = error.exit_code();
     let text = serde_json::to_vec(&Report { message: error.to_string(), hint: error.hint(), code }).unwrap_or_default();
     let _ = File::from(report).write_all(&text);
@@ -121,16 +169,6 @@ fn die_with_parent(report: BorrowedFd<'_>) -> Result<()> {
         Ok(1..) if watched[0].revents().contains(PollFlags::ERR) => sys::exit_now(1),
         _ => Ok(()),
     }
-}
-
-/// A new session whose controlling terminal and standard streams are this terminal.
-fn take_terminal(terminal: OwnedFd) -> std::io::Result<()> {
-    rustix::process::setsid()?;
-    rustix::process::ioctl_tiocsctty(&terminal)?;
-    rustix::stdio::dup2_stdin(&terminal)?;
-    rustix::stdio::dup2_stdout(&terminal)?;
-    rustix::stdio::dup2_stderr(&terminal)?;
-    Ok(())
 }
 
 /// Splits off the command's process; the caller becomes the one that reaps orphans and passes signals on. Returns in the
@@ -150,7 +188,7 @@ fn start_init() -> Result<()> {
             // Holding the report pipe open would make the supervisor wait for the command's end.
             sys::close_from(3);
             let code = match SignalMask::block_forwarded() {
-                Ok(signals) => attend(command, &signals, None).unwrap_or(125),
+                Ok(signals) => attend(command, &signals).unwrap_or(125),
                 Err(_) => 125,
             };
             sys::exit_now(code)
@@ -159,54 +197,33 @@ fn start_init() -> Result<()> {
 }
 
 /// Passes signals on to `child`, reaps whoever else ends, and returns the exit code of `child`.
-fn attend(child: u32, signals: &SignalMask, mut relay: Option<&mut dyn Relay>) -> Result<u8> {
-    let own_session = relay.is_some();
+fn attend(child: u32, signals: &SignalMask) -> Result<u8> {
     loop {
-        let relay_ready = {
-            let mut watched = vec![PollFd::new(signals, PollFlags::IN)];
-            if let Some(relay) = &relay {
-                watched.extend(relay.interests().into_iter().map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
-            }
-            match poll(&mut watched, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(Error::system("wait for the container", error)),
-            }
-            watched[1..].iter().any(|fd| !fd.revents().is_empty())
-        };
-        if relay_ready && let Some(relay) = &mut relay {
-            relay.transfer();
+        match poll(&mut [PollFd::new(signals, PollFlags::IN)], None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Error::system("wait for the container", error)),
         }
         while let Some(signal) = signals.next() {
-            match signal.number {
-                libc::SIGCHLD => {}
-                libc::SIGWINCH if own_session => {
-                    if let Some(relay) = &mut relay {
-                        relay.resize();
-                    }
-                }
-                // The terminal has sent it to the whole foreground group, the child included.
-                _ if signal.from_terminal && !own_session => {}
-                number => sys::kill(child, number),
+            // The terminal sends its signals to the whole foreground group, the child included.
+            if signal.number != libc::SIGCHLD && !signal.from_terminal {
+                sys::kill(child, signal.number);
             }
         }
-        if let Some(code) = reap(child, own_session) {
-            if let Some(relay) = relay {
-                relay.finish();
-            }
+        if let Some(code) = reap(child) {
             return Ok(code);
         }
     }
 }
 
 /// Collects all children that ended; the exit code of `child` if it is among them.
-fn reap(child: u32, own_session: bool) -> Option<u8> {
+fn reap(child: u32) -> Option<u8> {
     loop {
         match waitpid(None, WaitOptions::NOHANG | WaitOptions::UNTRACED) {
             Ok(Some((who, status))) if who.as_raw_nonzero().get() as u32 == child => {
                 if status.stopped() {
                     // Ctrl-Z: the job as a whole stops, and the shell that started us learns of it. When we go on, the
                     // child may have been continued with us or not; once more does no harm.
-                    if !own_session && process::id() != 1 {
+                    if process::id() != 1 {
                         sys::kill(process::id(), libc::SIGSTOP);
                         sys::kill(child, libc::SIGCONT);
                     }

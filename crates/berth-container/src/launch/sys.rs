@@ -70,6 +70,17 @@ pub fn fork() -> io::Result<Option<u32>> {
     }
 }
 
+/// Forks a child of this process's *parent*. The same rule holds as for [`fork`].
+pub fn fork_sibling() -> io::Result<Option<u32>> {
+    let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM and with no stack given, clone(2) behaves as fork(2): the child gets a copy of everything.
+    match unsafe { libc::syscall(libc::SYS_clone, flags as libc::c_long, 0, 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        child => Ok(Some(child as u32)),
+    }
+}
+
 /// Leaves at once: no destructors, no exit handlers, no buffers written. What a forked child must use.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: _exit(2) does not return and touches no memory.

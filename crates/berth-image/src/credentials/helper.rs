@@ -126,6 +126,11 @@ fn run(mut command: Command, input: &[u8]) -> std::result::Result<Output, String
             }
         }
     }
+    // It may close its output and go on; it is polled because there is no wait with a limit.
+    while !late && child.try_wait().map_err(|e| e.to_string())?.is_none() {
+        late = std::time::Instant::now() >= deadline;
+        std::thread::sleep(Duration::from_millis(5));
+    }
     if late {
         // The group is not reaped yet, so its number cannot belong to another.
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);

@@ -325,6 +325,10 @@ fn kind_of(document: &[u8], said: &str, what: &str) -> Result<Kind> {
     if document.len() as u64 > MAX_DOCUMENT {
         return Err(too_large(what));
     }
+    // serde reads a list as an object whose members have no names; nobody else does.
+    if document.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(bad(what, "the manifest is not valid: it is no JSON object".to_owned()));
+    }
     let probe: Probe = parse(document, what, "manifest")?;
     if probe.schema_version == Some(1) || probe.fs_layers.is_some() {
         return Err(bad(

@@ -201,13 +201,14 @@ mod tests {
     use crate::manifest::Compression;
     use crate::progress::Silent;
 
-    /// Reads layers and forgets them.
+    /// Hashes layers and forgets them.
     struct Null;
 
     impl LayerSink for Null {
         fn layer(&self, blob: &mut dyn Read, _: u64, _: Compression) -> Result<Digest> {
-            io::copy(blob, &mut io::sink()).map_err(|e| Error::io("read", "a layer", e))?;
-            Ok(Digest::of(b""))
+            let mut bytes = Vec::new();
+            blob.read_to_end(&mut bytes).map_err(|e| Error::io("read", "a layer", e))?;
+            Ok(Digest::of(&bytes))
         }
     }
 
@@ -218,6 +219,21 @@ mod tests {
 
     fn error(programs: &[&[&str]]) -> String {
         source(programs).import(&Platform::host(), &Null, &Silent).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_image_comes_through_a_tools_output_if_the_tool_succeeds() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = r#"
+            cd "$0"; echo hello > file; tar cf layer.tar file
+            printf '{"rootfs":{"diff_ids":["sha256:%s"]}}' $(sha256sum layer.tar | cut -c 1-64) > config.json
+            echo '[{"Config":"config.json","RepoTags":["x:1"],"Layers":["layer.tar"]}]' > manifest.json
+            tar c layer.tar config.json manifest.json; exit $1"#;
+        let folder = folder.path().to_str().unwrap();
+        let imported = source(&[&["sh", "-c", script, folder, "0"]]).import(&Platform::host(), &Null, &Silent).unwrap();
+        assert_eq!(imported.image.layers.len(), 1);
+        assert_eq!(imported.tags, ["x:1"]);
+        assert!(error(&[&["sh", "-c", script, folder, "7"]]).ends_with("exit status: 7"));
     }
 
     #[test]
@@ -237,7 +253,7 @@ mod tests {
     #[test]
     fn a_tool_whose_archive_is_useless_is_told_apart_from_one_that_fails() {
         let error = error(&[&["true"]]);
-        assert!(error.contains("neither a `manifest.json` nor"), "{error}");
+        assert!(error.contains("the archive is empty"), "{error}");
     }
 
     #[test]

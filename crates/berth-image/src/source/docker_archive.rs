@@ -144,9 +144,13 @@ pub(super) fn choose(mut entries: Vec<Entry>, wanted: Option<&str>, what: &str) 
     }
 }
 
-/// Docker writes `debian:12` where podman writes `docker.io/library/debian:12`.
+/// Docker writes `debian:12` where podman writes `docker.io/library/debian:12`, and podman puts what was built here below
+/// `localhost/`.
 fn full_name(name: &str) -> String {
-    let name = name.strip_prefix("docker.io/").or(name.strip_prefix("index.docker.io/")).unwrap_or(name);
+    let name = ["docker.io/", "index.docker.io/", "localhost/"]
+        .iter()
+        .find_map(|host| name.strip_prefix(host))
+        .unwrap_or(name);
     let name = name.strip_prefix("library/").unwrap_or(name);
     let last = name.rsplit('/').next().unwrap_or(name);
     if last.contains(':') { name.to_owned() } else { format!("{name}:latest") }

@@ -92,6 +92,9 @@ pub(super) fn import(
     let what = naming.what;
     let mut head = Vec::with_capacity(6);
     (&mut *input).take(6).read_to_end(&mut head).map_err(|e| Error::io("read", what, e))?;
+    if head.is_empty() {
+        return Err(bad(what, "the archive is empty"));
+    }
     if let Some((kind, program)) = unsupported(&head) {
         let reason =
             format!("the archive is compressed with {kind}, which berth does not unpack; run `{program}` on it first");

@@ -6,17 +6,18 @@
 
 use std::collections::VecDeque;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::layout::{WorkDir, make_parent, sweep};
 use super::lock::{self, Kind, Lock};
 use super::record::{Boot, LayerInfo, Reference, to_json};
+use super::record::{EntryKind, KNOWN_PATHS};
 use super::{ImageRecord, LayerRecord, Store};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -168,7 +169,7 @@ impl Store {
             config: image.config.config.clone(),
             passwd: accounts("etc/passwd"),
             group: accounts("etc/group"),
-            etc_mode: trees.iter().rev().find_map(|tree| directory_mode(tree, "etc")),
+            entries: KNOWN_PATHS.iter().filter_map(|&path| Some((path.to_owned(), top_entry(&trees, path)?))).collect(),
             layers,
             unsettled: Boot::current(),
         };
@@ -292,7 +293,7 @@ fn umask() -> u32 {
 
 /// What a process in the container would find at `path`, a plain path without links: text of the topmost layer that has
 /// the file, unless a layer above deletes it.
-fn top_file(trees: &[std::path::PathBuf], path: &str) -> Option<String> {
+fn top_file(trees: &[PathBuf], path: &str) -> Option<String> {
     for tree in trees.iter().rev() {
         match open_in(tree, path, OFlags::RDONLY | OFlags::NONBLOCK) {
             Ok(fd) => {
@@ -326,9 +327,26 @@ fn hides_below(tree: &Path, path: &str) -> bool {
     })
 }
 
-fn directory_mode(tree: &Path, path: &str) -> Option<u32> {
-    let fd = open_in(tree, path, OFlags::PATH | OFlags::DIRECTORY).ok()?;
-    Some(rustix::fs::fstat(&fd).ok()?.st_mode & 0o7777)
+/// What stands at `path`, as of the topmost layer that has something there or hides what is below.
+fn top_entry(trees: &[PathBuf], path: &str) -> Option<EntryKind> {
+    for tree in trees.iter().rev() {
+        match open_in(tree, path, OFlags::PATH | OFlags::NOFOLLOW) {
+            Ok(fd) => {
+                let mode = rustix::fs::fstat(&fd).ok()?.st_mode;
+                return match FileType::from_raw_mode(mode) {
+                    FileType::Directory => Some(EntryKind::Directory),
+                    FileType::RegularFile => Some(EntryKind::File),
+                    FileType::Symlink => Some(EntryKind::Link),
+                    // Layers hold no devices but whiteouts.
+                    FileType::CharacterDevice => None,
+                    _ => Some(EntryKind::Other),
+                };
+            }
+            Err(Errno::NOENT) if !hides_below(tree, path) => {}
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 fn open_in(tree: &Path, path: &str, flags: OFlags) -> Result<std::os::fd::OwnedFd, Errno> {

@@ -110,8 +110,11 @@ pub(super) fn host() -> String {
     uname.nodename().to_string_lossy().chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')).collect()
 }
 
+/// Which start of this machine we live in; read once.
 pub(super) fn boot_id() -> Option<String> {
-    Some(std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())
+    static ID: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let read = || Some(std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned());
+    ID.get_or_init(read).clone()
 }
 
 /// Field 22 of `/proc/PID/stat`, clock ticks since boot. The command's name before it may hold anything.

@@ -39,7 +39,7 @@ use std::time::SystemTime;
 pub use gc::{GcOptions, GcReport};
 pub use import::ImportOptions;
 pub use lease::Lease;
-pub use record::{ImageRecord, LayerRecord};
+pub use record::{EntryKind, ImageRecord, KNOWN_PATHS, LayerRecord};
 pub use verify::{Finding, VerifyReport};
 
 use crate::digest::Digest;

@@ -1,5 +1,6 @@
 //! What the store keeps of an image beside its trees: one small file that has all a start needs.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -40,13 +41,42 @@ pub struct ImageRecord {
     /// The image's own `/etc/group`, likewise.
     #[serde(default)]
     pub group: String,
-    /// Permission bits of the image's `/etc`, and whether it has one.
+    /// What the image has at each of [`KNOWN_PATHS`], by that path; nothing where it has nothing.
     #[serde(default)]
-    pub etc_mode: Option<u32>,
+    pub entries: BTreeMap<String, EntryKind>,
     /// Where and since which start of the machine the image was imported, as long as nobody looked whether its files
     /// outlived that machine's next start: an import does not wait for the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsettled: Option<Boot>,
+}
+
+/// Paths that a start asks after: asking every layer of an image for each would take longer than mounting them.
+pub const KNOWN_PATHS: [&str; 11] = [
+    "etc",
+    "etc/passwd",
+    "etc/group",
+    "etc/hosts",
+    "etc/hostname",
+    "etc/resolv.conf",
+    "etc/localtime",
+    "etc/apt",
+    "etc/apt/apt.conf.d",
+    "bin/sh",
+    "bin/bash",
+];
+
+/// What stands at a path of an image. Links on the way to it are not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EntryKind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Link,
+    /// A pipe, or something else.
+    Other,
 }
 
 /// One start of one machine.

@@ -19,7 +19,7 @@ pub struct SourceOptions {
     /// Take credentials from this file, which has the form of podman's auth.json
     #[arg(long, value_name = "FILE")]
     pub authfile: Option<PathBuf>,
-    /// Log in as this user; without a password it is read from standard input
+    /// Log in as this user, with the password that the auth file has for it where none is given
     #[arg(long, value_name = "USER[:PASSWORD]")]
     pub creds: Option<String>,
     /// Take certificate authorities (*.crt) and client certificates (*.cert, *.key) from this directory

@@ -45,8 +45,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
     let store = context.store()?;
     let mut result = Vec::new();
     for image in &args.images {
-        let name = fetch::store_name(image)?;
-        let record = fetch::lookup(&store, &name)?;
+        let (name, record) = fetch::lookup(&store, image)?;
         let layers = record.layers.iter().map(|layer| InspectedLayer {
             digest: layer.digest.to_string(),
             diff_id: layer.diff_id.to_string(),

@@ -1,8 +1,14 @@
 //! `berth ps`
 
 use std::process::ExitCode;
+use std::time::SystemTime;
 
-use crate::{CommandError, Context};
+use berth_container::state::{Container, Member, Record};
+use serde::Serialize;
+
+use crate::output::Table;
+use crate::units::format_age;
+use crate::{CommandError, Context, output};
 
 /// List the named containers
 ///
@@ -10,7 +16,77 @@ use crate::{CommandError, Context};
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {}
 
-/// Lists them.
-pub fn run(_args: &Args, _context: &Context) -> Result<ExitCode, CommandError> {
-    Err(CommandError::failure("ps is not there yet"))
+/// A container as `--json` shows it.
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    image: String,
+    digest: Option<String>,
+    created: u64,
+    running: bool,
+    /// Processes on this machine that were started in it.
+    pids: Vec<u32>,
+    /// The machine that it runs on, if that is another.
+    host: Option<String>,
+    command: Vec<String>,
+}
+
+/// Lists them, running or not.
+pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CommandError> {
+    let containers = context.containers()?.list()?;
+    if context.quiet() && !context.json() {
+        output::lines(containers.iter().map(Container::name))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut rows = Vec::new();
+    for container in &containers {
+        rows.push(row(container.record()?, container.members()?));
+    }
+    if context.json() {
+        output::json(&rows)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+    let mut table = Table::new(&["NAME", "IMAGE", "COMMAND", "CREATED", "STATUS"]);
+    for row in rows {
+        let status = match (&row.host, row.pids.as_slice()) {
+            (Some(host), _) => format!("running on {host}"),
+            (None, []) => "stopped".to_owned(),
+            (None, pids) => format!("running ({})", pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
+        };
+        table.row([row.name, row.image, shorten(&row.command.join(" ")), format_age(row.created, now), status]);
+    }
+    table.print()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(record: Record, members: Vec<Member>) -> Row {
+    let mut pids = Vec::new();
+    let mut elsewhere = None;
+    for member in &members {
+        match member {
+            Member::Here(pid) => pids.push(*pid),
+            Member::On { host, .. } => elsewhere = Some(host.clone()),
+        }
+    }
+    pids.sort_unstable();
+    Row {
+        name: record.name,
+        image: record.image,
+        digest: record.digest,
+        created: record.created,
+        running: !members.is_empty(),
+        pids,
+        host: elsewhere,
+        command: record.bundle.spec.process.map(|process| process.args).unwrap_or_default(),
+    }
+}
+
+/// As much of a command as fits beside the rest.
+fn shorten(command: &str) -> String {
+    const WIDTH: usize = 30;
+    match command.char_indices().nth(WIDTH) {
+        Some((end, _)) => format!("{}…", &command[..end]),
+        None => command.to_owned(),
+    }
 }

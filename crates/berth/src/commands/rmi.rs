@@ -22,7 +22,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
     let store = context.store()?;
     for image in &args.images {
-        let name = fetch::store_name(image)?;
+        let name = fetch::store_name(&store, image)?;
         let removed = store.remove(&name, args.force)?;
         if let Some(digest) = removed.image {
             context.explain(|| {

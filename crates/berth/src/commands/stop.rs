@@ -1,10 +1,13 @@
 //! `berth stop`
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use crate::{CommandError, Context};
+use rustix::process::Signal;
 
-/// End the processes of a named container
+use crate::{CommandError, Context, output, signals};
+
+/// End the processes of named containers
 ///
 /// Sends the signal that the image asks for (SIGTERM if it does not), and SIGKILL to what is still there after the time.
 #[derive(Clone, Debug, clap::Args)]
@@ -17,7 +20,14 @@ pub struct Args {
     pub names: Vec<String>,
 }
 
-/// Stops them.
-pub fn run(_args: &Args, _context: &Context) -> Result<ExitCode, CommandError> {
-    Err(CommandError::failure("stop is not there yet"))
+/// Stops them one after the other.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
+    let containers = context.containers()?;
+    for name in &args.names {
+        let container = containers.get(name)?;
+        let signal = container.record()?.stop_signal.as_deref().and_then(signals::parse).unwrap_or(Signal::TERM);
+        signals::stop(&container, signal, Duration::from_secs(args.time))?;
+        output::lines([name])?;
+    }
+    Ok(ExitCode::SUCCESS)
 }

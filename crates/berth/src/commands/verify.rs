@@ -22,7 +22,7 @@ pub struct Args {
 /// Verifies, and prints what was found, one finding on a line.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
     let store = context.store()?;
-    let names = args.images.iter().map(|image| fetch::store_name(image)).collect::<Result<Vec<_>, _>>()?;
+    let names = args.images.iter().map(|image| fetch::store_name(&store, image)).collect::<Result<Vec<_>, _>>()?;
     let progress = context.progress("verify");
     let report = store.verify(&names, args.repair, progress.as_ref())?;
     drop(progress);

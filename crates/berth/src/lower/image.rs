@@ -1,16 +1,20 @@
 //! The image as a start sees it: what it says, and its trees.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use berth_container::etc::Entry;
 use berth_image::manifest::RunConfig;
+use berth_image::store::{EntryKind, KNOWN_PATHS};
 
 /// What is started from.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
     /// Its name, for messages.
     pub name: String,
+    /// The digest of its manifest, if it has one.
+    pub digest: Option<String>,
     /// What it says of how to run.
     pub config: RunConfig,
     /// Its `/etc/passwd`.
@@ -19,6 +23,8 @@ pub struct Image {
     pub group: Vec<u8>,
     /// Its trees, the lowest first.
     pub layers: Vec<PathBuf>,
+    /// What it has at the paths that a start asks after, where an import looked; else the trees are asked.
+    pub known: Option<BTreeMap<String, EntryKind>>,
     /// Whether it is a directory of the person's rather than an image of the store.
     pub is_directory: bool,
 }
@@ -29,6 +35,14 @@ impl Image {
     /// an entry too many.
     pub fn entry(&self, path: &str) -> Option<Entry> {
         let relative = path.trim_start_matches('/');
+        if let Some(known) = self.known.as_ref().filter(|_| KNOWN_PATHS.contains(&relative)) {
+            return known.get(relative).map(|kind| match kind {
+                EntryKind::Directory => Entry::Directory,
+                EntryKind::File => Entry::File,
+                EntryKind::Link => Entry::Link,
+                EntryKind::Other => Entry::Other,
+            });
+        }
         let found = self.layers.iter().rev().find_map(|layer| layer.join(relative).symlink_metadata().ok())?;
         let kind = found.file_type();
         if kind.is_char_device() && found.rdev() == 0 {
@@ -43,11 +57,6 @@ impl Image {
         } else {
             Some(Entry::Other)
         }
-    }
-
-    /// The uppermost layer, where there is one.
-    pub fn top(&self) -> Option<&Path> {
-        self.layers.last().map(PathBuf::as_path)
     }
 }
 

@@ -55,8 +55,6 @@ pub struct Request<'a> {
     pub volumes: &'a [Volume],
     /// Maps for `--subid`.
     pub subid: Option<(&'a [IdMap], &'a [IdMap])>,
-    /// Where the changes of a named container are kept: upper and work directory.
-    pub kept: Option<(&'a Path, &'a Path)>,
     /// Files of the host that are taken over.
     pub host_files: HostFiles<'a>,
     /// The host's own name.
@@ -74,6 +72,15 @@ pub struct Lowered {
     pub create_cwd: bool,
     /// What a person may want to know about it, for `--verbose`.
     pub notes: Vec<String>,
+}
+
+impl Lowered {
+    /// Sends the container's changes to a directory instead of memory.
+    pub fn keep_changes(&mut self, upper: PathBuf, work: PathBuf) {
+        if let Rootfs::Overlay { upper: changes @ Upper::Tmpfs { .. }, .. } = &mut self.bundle.rootfs {
+            *changes = Upper::Dir { upper, work };
+        }
+    }
 }
 
 /// Lowers a request.
@@ -257,11 +264,7 @@ fn rootfs(request: &Request<'_>, image: &Image, ids: &Ids, host: &Host) -> Rootf
     };
     let files = ImageFiles { passwd: &image.passwd, group: &image.group };
     let generated = etc::generate(&request_etc, files, request.host_files, |path| image.entry(path));
-    let upper = match request.kept {
-        _ if options.read_only => Upper::None,
-        Some((upper, work)) => Upper::Dir { upper: upper.to_owned(), work: work.to_owned() },
-        None => Upper::Tmpfs { size: options.overlay_size },
-    };
+    let upper = if options.read_only { Upper::None } else { Upper::Tmpfs { size: options.overlay_size } };
     Rootfs::Overlay { lowers: image.layers.clone(), generated, upper }
 }
 

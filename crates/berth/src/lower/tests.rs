@@ -45,7 +45,6 @@ fn request(options: &ContainerOptions) -> Request<'_> {
         default_volumes: &[],
         volumes: &[],
         subid: None,
-        kept: None,
         host_files: HostFiles::default(),
         host_name: "node1",
     }
@@ -133,21 +132,21 @@ fn namespaces_are_new_only_on_request() {
 
 #[test]
 fn changes_go_where_the_options_say() {
-    let upper = |options: &ContainerOptions, kept| {
-        let lowered = lower(&Request { kept, ..request(options) }, &image(), &host()).unwrap();
+    let upper = |options: &ContainerOptions, keep: bool| {
+        let mut lowered = lower(&request(options), &image(), &host()).unwrap();
+        if keep {
+            lowered.keep_changes("/keep/upper".into(), "/keep/work".into());
+        }
         match lowered.bundle.rootfs {
             Rootfs::Overlay { upper, .. } => upper,
             _ => panic!("no overlay"),
         }
     };
     let plain = ContainerOptions::default();
-    let kept = (Path::new("/keep/upper"), Path::new("/keep/work"));
-    assert_eq!(
-        upper(&ContainerOptions { overlay_size: Some(9), ..plain.clone() }, None),
-        Upper::Tmpfs { size: Some(9) }
-    );
-    assert_eq!(upper(&plain, Some(kept)), Upper::Dir { upper: kept.0.into(), work: kept.1.into() });
-    assert_eq!(upper(&ContainerOptions { read_only: true, ..plain }, Some(kept)), Upper::None);
+    let sized = ContainerOptions { overlay_size: Some(9), ..plain.clone() };
+    assert_eq!(upper(&sized, false), Upper::Tmpfs { size: Some(9) });
+    assert_eq!(upper(&plain, true), Upper::Dir { upper: "/keep/upper".into(), work: "/keep/work".into() });
+    assert_eq!(upper(&ContainerOptions { read_only: true, ..plain }, true), Upper::None);
 }
 
 #[test]

@@ -90,7 +90,6 @@ impl Inputs {
             default_volumes: &self.default_volumes,
             volumes: &self.volumes,
             subid: self.subid.as_ref().map(|(uids, gids)| (uids.as_slice(), gids.as_slice())),
-            kept: None,
             host_files: HostFiles { hosts: &self.hosts, resolv_conf: &self.resolv_conf, localtime: &self.localtime },
             host_name: &self.host_name,
         }

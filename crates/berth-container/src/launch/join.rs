@@ -1,0 +1,102 @@
+//! Joining a running container: a new process in the namespaces of one that is there.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+
+use super::{Entry, Options, Steps};
+use crate::error::{Error, Result};
+
+use crate::oci::Process;
+
+/// Files of `/proc/PID/ns`, and their flags.
+const NAMESPACES: &[(&str, u32)] = &[
+    ("user", libc::CLONE_NEWUSER as u32),
+    ("mnt", libc::CLONE_NEWNS as u32),
+    ("pid_for_children", libc::CLONE_NEWPID as u32),
+    ("ipc", libc::CLONE_NEWIPC as u32),
+    ("uts", libc::CLONE_NEWUTS as u32),
+    ("net", libc::CLONE_NEWNET as u32),
+    ("cgroup", libc::CLONE_NEWCGROUP as u32),
+];
+
+/// A running container, found by one of its processes.
+#[derive(Debug)]
+pub struct Target {
+    pid: u32,
+    process: OwnedFd,
+    /// The namespaces in which it differs from the caller.
+    namespaces: ThreadNameSpaceType,
+}
+
+impl Target {
+    /// Finds out what it takes to join this process.
+    ///
+    /// # Errors
+    /// [`Error::Join`] if there is no such process, if it is somebody else's, or if it is in no container.
+    pub fn of_process(pid: u32) -> Result<Target> {
+        let refuse = |reason: String, hint: Option<&str>| Error::Join { pid, reason, hint: hint.map(str::to_owned) };
+        let process = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or(rustix::io::Errno::SRCH)
+            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
+            .map_err(|e| match e {
+                rustix::io::Errno::SRCH => refuse("there is no such process".to_owned(), None),
+                other => refuse(other.to_string(), None),
+            })?;
+        let mut namespaces = ThreadNameSpaceType::empty();
+        for (name, flag) in NAMESPACES {
+            let identity = |path: &Path| rustix::fs::stat(path).map(|stat| (stat.st_dev, stat.st_ino));
+            let theirs = identity(Path::new(&format!("/proc/{pid}/ns/{name}"))).map_err(|e| match e {
+                rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => refuse(
+                    "it belongs to somebody else".to_owned(),
+                    Some("a container can be joined by the user who started it"),
+                ),
+                rustix::io::Errno::NOENT => refuse("it has just ended".to_owned(), None),
+                other => refuse(other.to_string(), None),
+            })?;
+            if identity(Path::new(&format!("/proc/self/ns/{name}"))) != Ok(theirs) {
+                namespaces |= ThreadNameSpaceType::from_bits_retain(*flag);
+            }
+        }
+        if !namespaces.contains(ThreadNameSpaceType::from_bits_retain(libc::CLONE_NEWNS as u32)) {
+            return Err(refuse("it runs in no container, or in this one".to_owned(), None));
+        }
+        Ok(Target { pid, process, namespaces })
+    }
+
+    /// Runs `process` in the container: becomes it, or starts it and waits where a pid namespace or a terminal needs a
+    /// parent; then returns its exit code. `started` as in [`crate::launch::Plan::execute`].
+    pub fn execute(
+        self,
+        process: &Process,
+        options: &Options,
+        started: &mut dyn FnMut(u32) -> Result<()>,
+    ) -> Result<u8> {
+        let new_pids = self.namespaces.contains(ThreadNameSpaceType::from_bits_retain(libc::CLONE_NEWPID as u32));
+        let may_set_groups =
+            std::fs::read(format!("/proc/{}/setgroups", self.pid)).is_ok_and(|text| text == b"allow\n");
+        Entry::new(process, None, options, new_pids, may_set_groups)?.execute(&self, started)
+    }
+}
+
+impl Steps for Target {
+    fn enter(&self) -> Result<()> {
+        move_into_thread_name_spaces(self.process.as_fd(), self.namespaces).map_err(|e| Error::Join {
+            pid: self.pid,
+            reason: match e {
+                rustix::io::Errno::SRCH => "it has just ended".to_owned(),
+                other => other.to_string(),
+            },
+            hint: matches!(e, rustix::io::Errno::PERM | rustix::io::Errno::ACCESS)
+                .then(|| "a container can be joined by the user who started it".to_owned()),
+        })
+    }
+
+    fn build(&self) -> Result<()> {
+        Ok(())
+    }
+}
