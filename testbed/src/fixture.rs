@@ -96,7 +96,10 @@ fn fill_storage(layout: &Layout, storage: &Path) -> io::Result<()> {
 }
 
 fn shared_dir(prefix: &str) -> io::Result<tempfile::TempDir> {
-    let dir = tempfile::Builder::new().prefix(prefix).tempdir()?;
+    // Lower case, as podman takes the name of a layout for that of a repository.
+    let nanos = std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
+    let name = format!("{prefix}{}-{nanos:x}", std::process::id());
+    let dir = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir()?;
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
     Ok(dir)
 }
