@@ -235,7 +235,7 @@ fn file_in(root: &rustix::fd::OwnedFd, path: impl AsRef<Path>) -> Vec<u8> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let Ok(file) = rustix::fs::openat2(root, path.as_ref(), flags, Mode::empty(), resolve) else { return Vec::new() };
     let file = File::from(file);
-    let mut content = Vec::new();
+    let mut content = Vec::with_capacity(4096);
     match file.metadata() {
         Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_ACCOUNTS => {}
         _ => return Vec::new(),
