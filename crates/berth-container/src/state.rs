@@ -512,7 +512,7 @@ mod tests {
         std::fs::create_dir_all(&locked).unwrap();
         std::fs::write(locked.join("file"), "x").unwrap();
         for directory in [locked.clone(), locked.parent().unwrap().to_owned()] {
-            std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0)).unwrap();
+            std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o0)).unwrap();
         }
         let deep = File::open(container.upper()).unwrap();
         let mut at: OwnedFd = deep.into();

@@ -5,6 +5,7 @@
 //! mode the calling process *becomes* the command: exit code and signals are the kernel's own business.
 
 mod exec;
+mod hooks;
 pub mod join;
 mod mounts;
 mod namespaces;
@@ -71,6 +72,7 @@ struct ContainerSteps {
     loopback: bool,
     sysctls: Vec<(String, String)>,
     attributes: process::Host,
+    hooks: Option<hooks::HookPlan>,
 }
 
 /// From the root of a container, new or joined, to its command.
@@ -149,6 +151,7 @@ impl Plan {
                 loopback: new(NamespaceKind::Network),
                 sysctls: sysctls(spec)?,
                 attributes: process::Host::plan(process),
+                hooks: hooks::HookPlan::plan(spec)?,
                 namespaces,
             },
         })
@@ -180,7 +183,12 @@ impl Steps for ContainerSteps {
         let root = self.root.assemble()?;
         mounts.attach(root.fd())?;
         self.attributes.apply()?;
-        root.enter()
+        if let Some(hooks) = &self.hooks {
+            let (stage, path) = root.on_host()?;
+            hooks.run_before(stage, &path)?;
+        }
+        root.enter()?;
+        self.hooks.as_ref().map_or(Ok(()), hooks::HookPlan::run_after)
     }
 }
 

@@ -351,6 +351,11 @@ impl Step {
                 Some("choose a mount point that the image has".to_owned()),
             ),
             Errno::NOTDIR => ("a part of the mount point's path is a file".to_owned(), None),
+            // Overlayfs copies the directory up with its owner, who has no id in this user namespace.
+            Errno::OVERFLOW => (
+                "the mount point does not exist, and its directory in the image belongs to another user of this machine".to_owned(),
+                Some("choose a mount point that the image has, or pull the image into a store of your own".to_owned()),
+            ),
             error => (format!("cannot create the mount point: {error}"), None),
         };
         Error::Mount { what: self.what(), target: self.target.shown(), reason, hint }

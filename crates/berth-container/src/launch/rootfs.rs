@@ -115,11 +115,14 @@ impl RootPlan {
 
     /// Puts the root file system together on the stage. The host's tree is still in reach.
     pub fn assemble(&self) -> Result<Root> {
-        let fd = match &self.kind {
-            Kind::Dir(path) => bind_dir(path)?,
-            Kind::Overlay { name, lowers, generated, upper } => mount_overlay(name, lowers, generated, upper)?,
+        let (fd, stage) = match &self.kind {
+            Kind::Dir(path) => (bind_dir(path)?, None),
+            Kind::Overlay { name, lowers, generated, upper } => {
+                let (fd, stage) = mount_overlay(name, lowers, generated, upper)?;
+                (fd, Some(stage))
+            }
         };
-        Ok(Root { fd, readonly: self.readonly })
+        Ok(Root { fd, readonly: self.readonly, stage })
     }
 }
 
@@ -168,12 +171,21 @@ impl Generated {
 pub struct Root {
     fd: OwnedFd,
     readonly: bool,
+    stage: Option<&'static CStr>,
 }
 
 impl Root {
     /// Its top directory.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Paths of the stage and of the root file system, as programs of the host see them before the switch.
+    pub fn on_host(&self) -> Result<(&'static Path, PathBuf)> {
+        let stage = self.stage.and_then(|stage| stage.to_str().ok()).ok_or_else(|| {
+            Error::bad_spec("hooks", "are supported with an overlay only, not with a directory as root file system")
+        })?;
+        Ok((Path::new(stage), Path::new(stage).join("root")))
     }
 
     /// The last act: protects the root where asked, makes it `/`, and lets go of the host's tree.
@@ -214,7 +226,12 @@ fn stage() -> Result<&'static CStr> {
         })
 }
 
-fn mount_overlay(name: &CStr, lowers: &[CString], generated: &[Generated], upper: &UpperPlan) -> Result<OwnedFd> {
+fn mount_overlay(
+    name: &CStr,
+    lowers: &[CString],
+    generated: &[Generated],
+    upper: &UpperPlan,
+) -> Result<(OwnedFd, &'static CStr)> {
     let open = |path: &CStr| {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::open(path, flags, Mode::empty())
@@ -227,7 +244,7 @@ fn mount_overlay(name: &CStr, lowers: &[CString], generated: &[Generated], upper
         UpperPlan::Memory { .. } => None,
     };
 
-    let stage = mount_stage(match upper {
+    let (stage, stage_path) = mount_stage(match upper {
         UpperPlan::Memory { size } => *size,
         UpperPlan::Dir { .. } => None,
     })?;
@@ -269,11 +286,12 @@ fn mount_overlay(name: &CStr, lowers: &[CString], generated: &[Generated], upper
     mount(name, target.as_str(), c"overlay", MountFlags::empty(), Some(data.as_c_str()))
         .map_err(|e| overlay_error(e, lowers, upper))?;
     openat(&stage, c"root", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map(|root| (root, stage_path))
         .map_err(|e| Error::Rootfs { reason: format!("cannot open the overlay: {e}"), hint: None })
 }
 
-/// Mounts the tmpfs and returns its top directory.
-fn mount_stage(size: Option<u64>) -> Result<OwnedFd> {
+/// Mounts the tmpfs; returns its top directory and where that is.
+fn mount_stage(size: Option<u64>) -> Result<(OwnedFd, &'static CStr)> {
     let data = match size {
         Some(size) => Cow::Owned(CString::new(format!("size={size},mode=755")).unwrap_or_default()),
         None => Cow::Borrowed(c"mode=755"),
@@ -282,6 +300,7 @@ fn mount_stage(size: Option<u64>) -> Result<OwnedFd> {
         match mount(c"berth", *stage, c"tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(&*data)) {
             Ok(()) => {
                 return rustix::fs::open(*stage, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                    .map(|fd| (fd, *stage))
                     .map_err(|e| Error::Rootfs { reason: format!("cannot open the tmpfs: {e}"), hint: None });
             }
             Err(Errno::NOENT | Errno::NOTDIR) => {}

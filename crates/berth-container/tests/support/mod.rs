@@ -207,7 +207,7 @@ impl Run<'_> {
         self
     }
 
-    pub fn as_root_inside(mut self) -> Self {
+    pub fn root_inside(mut self) -> Self {
         self.linux().uid_mappings[0].container_id = 0;
         self.linux().gid_mappings[0].container_id = 0;
         self.process().user = User::default();
