@@ -90,7 +90,8 @@ fn fill_storage(layout: &Layout, storage: &Path) -> io::Result<()> {
     let work = tempfile::tempdir()?;
     let registry = Registry::start(work.path(), storage, &Options::default())?;
     for recipe in RECIPES {
-        layout.push(recipe.name(), registry.address(), recipe.name())?;
+        let manifest = layout.push(recipe.name(), registry.address(), recipe.name())?;
+        layout.push_manifest(registry.address(), recipe.name(), "latest", &manifest)?;
     }
     fs::write(mark, index)
 }
@@ -146,7 +147,7 @@ impl Fixture {
     /// Makes a folder of the user's in the test's folder.
     pub fn make_dir(&self, name: &str, mode: u32) -> PathBuf {
         let path = self.path(name);
-        fs::create_dir(&path).expect("a new folder");
+        fs::create_dir_all(&path).expect("a new folder");
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("its mode");
         self.user.own(&path).expect("its owner");
         path
