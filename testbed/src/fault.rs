@@ -180,7 +180,7 @@ impl State {
             None => {}
             Some(Fault::Status(status, headers, body)) => answer = Answer { status, headers, body: body.into_bytes() },
             Some(Fault::Break(at)) => end = Some(at),
-            Some(Fault::Stall(at)) => (end, stall) = (Some(at), true),
+            Some(Fault::Stall(at)) => (end, stall) = (Some(at), at < answer.body.len()),
             Some(Fault::Corrupt(at)) => answer.body.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 0x20),
             Some(Fault::Short(at)) => answer.body.truncate(at),
             Some(Fault::Body(body)) => answer.body = body,

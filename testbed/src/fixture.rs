@@ -90,13 +90,17 @@ fn fill_storage(layout: &Layout, storage: &Path) -> io::Result<()> {
     let work = tempfile::tempdir()?;
     let registry = Registry::start(work.path(), storage, &Options::default())?;
     for recipe in RECIPES {
-        layout.push(recipe.name(), registry.address(), recipe.name())?;
+        let manifest = layout.push(recipe.name(), registry.address(), recipe.name())?;
+        layout.push_manifest(registry.address(), recipe.name(), "latest", &manifest)?;
     }
     fs::write(mark, index)
 }
 
 fn shared_dir(prefix: &str) -> io::Result<tempfile::TempDir> {
-    let dir = tempfile::Builder::new().prefix(prefix).tempdir()?;
+    // Lower case, as podman takes the name of a layout for that of a repository.
+    let nanos = std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
+    let name = format!("{prefix}{}-{nanos:x}", std::process::id());
+    let dir = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir()?;
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
     Ok(dir)
 }
@@ -143,7 +147,7 @@ impl Fixture {
     /// Makes a folder of the user's in the test's folder.
     pub fn make_dir(&self, name: &str, mode: u32) -> PathBuf {
         let path = self.path(name);
-        fs::create_dir(&path).expect("a new folder");
+        fs::create_dir_all(&path).expect("a new folder");
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("its mode");
         self.user.own(&path).expect("its owner");
         path

@@ -18,7 +18,7 @@ use crate::odd;
 use crate::tar::Header;
 
 /// Raised when a recipe changes, so that old caches are not taken for new ones.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// gzip as most builders make it.
 const GZIP: Compression = Compression::Gzip(6);
@@ -169,10 +169,10 @@ impl Images {
             Recipe::Distroless => {
                 let busybox = self.busybox()?;
                 let layer = layout.layer(GZIP, |tar| {
-                    tar.file(&Header::file("only", 0o755), &fs::read(&busybox)?)?;
+                    tar.file(&Header::file("busybox", 0o755), &fs::read(&busybox)?)?;
                     Ok(())
                 })?;
-                layout.image("distroless", &[layer], &json!({"Entrypoint": ["/only", "echo"], "Cmd": ["alone"]}))?;
+                layout.image("distroless", &[layer], &json!({"Entrypoint": ["/busybox", "echo"], "Cmd": ["alone"]}))?;
             }
             Recipe::Odd => odd::make(layout)?,
             Recipe::Debian | Recipe::Medium => {

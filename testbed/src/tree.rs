@@ -12,6 +12,7 @@ use std::fs;
 use std::fs::File;
 use std::io;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
@@ -255,30 +256,24 @@ pub fn become_namespace_root() -> io::Result<()> {
 /// Mounts layers (lowest first) as the kernel's overlay, read-only, in the mount namespace that
 /// [`become_namespace_root`] made: so the kernel itself is the judge of the layers' whiteouts.
 pub fn mount_layers(layers: &[PathBuf], target: &Path) -> io::Result<()> {
-    use rustix::mount::FsMountFlags;
-    use rustix::mount::FsOpenFlags;
-    use rustix::mount::MountAttrFlags;
-    use rustix::mount::MoveMountFlags;
-    use rustix::mount::fsconfig_create;
-    use rustix::mount::fsconfig_set_flag;
-    use rustix::mount::fsconfig_set_string;
-    use rustix::mount::fsmount;
-    use rustix::mount::fsopen;
-    use rustix::mount::move_mount;
+    use rustix::fs::Mode;
+    use rustix::fs::OFlags;
+    use rustix::mount::MountFlags;
 
-    rustix::mount::mount("tmpfs", target, "tmpfs", rustix::mount::MountFlags::empty(), None)?;
+    rustix::mount::mount("tmpfs", target, "tmpfs", MountFlags::empty(), None)?;
     // Without an upper folder the kernel wants two lower ones at least.
     let empty = target.join("empty");
     let merged = target.join("merged");
     fs::create_dir(&empty)?;
     fs::create_dir(&merged)?;
-    let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let lowers: Vec<String> = layers.iter().rev().chain([&empty]).map(|path| path.display().to_string()).collect();
-    fsconfig_set_string(&overlay, "lowerdir", lowers.join(":"))?;
-    fsconfig_set_flag(&overlay, "userxattr")?;
-    fsconfig_create(&overlay)?;
-    let mount = fsmount(&overlay, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
-    move_mount(&mount, "", rustix::fs::CWD, &merged, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    // By descriptor, as the options of a mount are short and know no way to write a colon.
+    let mut folders = Vec::new();
+    for path in layers.iter().rev().chain([&empty]) {
+        folders.push(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?);
+    }
+    let lowers: Vec<String> = folders.iter().map(|folder| format!("/proc/self/fd/{}", folder.as_raw_fd())).collect();
+    let options = CString::new(format!("lowerdir={},userxattr", lowers.join(":")))?;
+    rustix::mount::mount("overlay", &merged, "overlay", MountFlags::RDONLY, Some(options.as_c_str()))?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! cargo xtask reference [--check]   docs/reference/*.md; with --check, fails when they are not what would be written
 //! cargo xtask man                   target/man/*.1
 //! cargo xtask completions           target/completions/*
+//! cargo xtask dist DIR              both, in DIR/man and DIR/completions: what `make install` takes
 //! ```
 
 mod reference;
@@ -33,6 +34,11 @@ enum Task {
     Man,
     /// Write completions of all shells to target/completions
     Completions,
+    /// Write man pages and completions to directories below this one
+    Dist {
+        /// Where to
+        directory: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -41,6 +47,9 @@ fn main() -> ExitCode {
         Task::Reference { check: false } => write(&root().join("docs/reference"), &reference::pages()),
         Task::Man => man_pages().and_then(|files| write(&target().join("man"), &files)),
         Task::Completions => write(&target().join("completions"), &completions()),
+        Task::Dist { directory } => man_pages()
+            .and_then(|files| write(&directory.join("man"), &files))
+            .and_then(|()| write(&directory.join("completions"), &completions())),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

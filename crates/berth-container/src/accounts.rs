@@ -316,7 +316,8 @@ pub fn host_groups(gids: &[u32]) -> Vec<Group> {
 
 /// A file up to [`MAX_TEXT`]; nothing if it cannot be read, as the name services may know more.
 fn read_bounded(path: &Path) -> Vec<u8> {
-    let mut text = Vec::new();
+    // Room for a usual file: one read instead of many.
+    let mut text = Vec::with_capacity(8 << 10);
     if let Ok(file) = std::fs::File::open(path) {
         // What was read before an error is still good.
         let _ = file.take(MAX_TEXT as u64).read_to_end(&mut text);

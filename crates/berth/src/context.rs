@@ -85,19 +85,23 @@ impl Context {
     /// They are kept apart from the store: overlayfs cannot have its changes on every file system that is good enough for
     /// images (NFS, Lustre).
     pub fn containers(&self) -> Result<Containers, CommandError> {
+        Ok(Containers::at(self.containers_directory()?))
+    }
+
+    /// Where the named containers are.
+    pub fn containers_directory(&self) -> Result<PathBuf, CommandError> {
         if let Some(directory) = env::var_os("BERTH_CONTAINERS").filter(|value| !value.is_empty()) {
-            return Ok(Containers::at(PathBuf::from(directory)));
+            return Ok(PathBuf::from(directory));
         }
-        let directory = match &self.config()?.containers {
-            Some(text) => expand(text)?,
-            None => config::xdg_directory("XDG_DATA_HOME", ".local/share")
-                .map(|base| base.join("berth/containers"))
-                .ok_or_else(|| {
-                    CommandError::failure("there is no place for named containers: HOME is not set")
-                        .with_hint("give one with BERTH_CONTAINERS")
-                })?,
-        };
-        Ok(Containers::at(directory))
+        if let Some(text) = &self.config()?.containers {
+            return expand(text);
+        }
+        config::xdg_directory("XDG_DATA_HOME", ".local/share").map(|base| base.join("berth/containers")).ok_or_else(
+            || {
+                CommandError::failure("there is no place for named containers: HOME is not set")
+                    .with_hint("give one with BERTH_CONTAINERS")
+            },
+        )
     }
 
     /// How a long operation on `what` tells of itself.

@@ -127,7 +127,19 @@ fn pull_reference(
     };
     // The bars go before an error is printed.
     drop(progress);
-    Ok(imported?)
+    imported.map_err(|error| {
+        let hint = match (&error, reference) {
+            (Error::NotFound { .. }, Reference::Registry(_)) => Some(
+                "check the name and the tag; registries say the same of images that need a login (`podman login` or `docker login` make one that berth uses)",
+            ),
+            _ => None,
+        };
+        let mut result = CommandError::from(error);
+        if let Some(hint) = hint {
+            result = result.with_hint(hint);
+        }
+        result
+    })
 }
 
 fn registry_options(options: &SourceOptions) -> RegistryOptions {
@@ -223,7 +235,7 @@ fn file_in(root: &rustix::fd::OwnedFd, path: impl AsRef<Path>) -> Vec<u8> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let Ok(file) = rustix::fs::openat2(root, path.as_ref(), flags, Mode::empty(), resolve) else { return Vec::new() };
     let file = File::from(file);
-    let mut content = Vec::new();
+    let mut content = Vec::with_capacity(4096);
     match file.metadata() {
         Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_ACCOUNTS => {}
         _ => return Vec::new(),

@@ -140,3 +140,16 @@ fn a_reader_that_leaves_is_no_error() {
     let session = person.session(command.spawn().unwrap());
     session.is(141, "", "");
 }
+
+#[test]
+fn the_hosts_abilities_are_told_with_reasons() {
+    let person = Person::new();
+    let session = person.berth("info");
+    assert_eq!((session.code, session.stderr.as_str()), (0, ""), "{session:?}");
+    assert!(session.stdout.contains("$DIR/home/.local/share/berth/store (0 images)"), "{session:?}");
+    let info: serde_json::Value = serde_json::from_str(&person.berth("info --json").stdout).unwrap();
+    assert_eq!(info["abilities"]["containers"]["works"], true, "{info}");
+    let subid = &info["abilities"]["many ids (--subid)"];
+    // The person of these tests has no ranges, unless the tests are run by somebody who has.
+    assert!(subid["works"] == true || subid["hint"].is_string(), "{info}");
+}

@@ -48,7 +48,7 @@ fn image(fixture: &Fixture) -> (testbed::registry::Registry, String) {
                 let content: Vec<u8> = (0..3000u32).map(|at| ((at * (file + 3)) >> 2) as u8).collect();
                 tar.file(&Header::file(&name, 0o644).owner(file.into(), 7), &content)?;
                 tar.entry(&Header::hard(format!("{name}-twin"), &name, 0o644))?;
-                tar.entry(&Header::symlink(format!("{name}-link"), &name))?;
+                tar.entry(&Header::symlink(format!("{name}-link"), file.to_string()))?;
             }
             tar.file(&Header::file(format!("bin/.wh.applet-{number}"), 0), b"")?;
             Ok(())

@@ -123,11 +123,15 @@ fn a_corrupted_answer_is_not_used() {
 }
 
 fn a_shorter_answer_is_not_used() {
-    for at in [0, 1, 100, 100_000] {
+    for at in [0, 1, 100] {
         let (fixture, _registry, image) = world(None, vec![rule("/blobs/", usize::MAX, Fault::Short(at))]);
         drop(fixture.berth(&["pull", &image]).fails(125));
         nothing_kept(&fixture);
     }
+    // Where every answer brings a good piece more, the pieces make the whole.
+    let (fixture, _registry, image) = world(None, vec![rule("/blobs/", usize::MAX, Fault::Short(400_000))]);
+    fixture.berth(&["pull", &image]).ok();
+    fixture.berth(&["verify"]).ok();
 }
 
 fn a_changed_manifest_is_not_used() {

@@ -452,9 +452,10 @@ fn an_unknown_layer_type_is_told() {
 
 fn an_unknown_manifest_type_is_told() {
     let world = World::new();
-    let manifest = world
-        .layout
-        .add("application/vnd.example.thing.v1+json", b"{\"mediaType\": \"application/vnd.example.thing.v1+json\"}");
+    let manifest = world.layout.add(
+        "application/vnd.example.thing.v1+json",
+        b"{\"schemaVersion\":2,\"mediaType\":\"application/vnd.example.thing.v1+json\"}",
+    );
     world.layout.tag("x", &manifest.expect("a blob")).expect("a tag");
     world.refused(&format!("oci:{}:x", world.layout.dir().display()), "vnd.example.thing");
 }
@@ -513,7 +514,7 @@ fn setuid_files_give_no_rights() {
     };
     let layer = world.layer(|tar| tar.file(&Header::file("id", 0o4755), &busybox).map(drop));
     let image = world.image(&[layer]);
-    let uid = world.fixture.berth(&["run", &image, "/id", "id", "-u"]).ok();
+    let uid = world.fixture.berth(&["run", &image, "/id", "-u"]).ok();
     assert_eq!(uid.trim(), world.fixture.user.uid.to_string());
 }
 

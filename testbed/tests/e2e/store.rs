@@ -150,6 +150,8 @@ fn a_site_store_is_read_and_not_written() {
     let image = registry.reference("small");
     let store = site.path("site-store");
     site.berth(&["--store", &store.display().to_string(), "pull", &image]).ok();
+    // A store is private until it is opened.
+    fs::set_permissions(&store, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("an open store");
     let before = site.tree(&store);
     let mut user = Fixture::new();
     let config = user.write("config.toml", format!("stores = [\"{}\"]\n", store.display()));

@@ -166,8 +166,9 @@ fn subordinate_ids(host: &Host) -> Result<(Vec<IdMap>, Vec<IdMap>), CommandError
 
 /// A file of the host, empty if it is not there or too large for what it should be.
 fn small_file(path: &str) -> Vec<u8> {
-    let mut content = Vec::new();
-    let Ok(file) = File::open(path) else { return content };
+    let Ok(file) = File::open(path) else { return Vec::new() };
+    // Room for all that such a file usually has: one read instead of many.
+    let mut content = Vec::with_capacity(4096);
     match file.take(MAX_FILE + 1).read_to_end(&mut content) {
         Ok(length) if length as u64 <= MAX_FILE => content,
         _ => Vec::new(),

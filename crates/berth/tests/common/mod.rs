@@ -4,6 +4,8 @@
 //! it is the others for whom berth is made.
 #![allow(dead_code)] // Each test file uses some of it.
 
+pub mod layout;
+
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
