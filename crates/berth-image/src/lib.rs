@@ -11,6 +11,7 @@
 pub mod credentials;
 pub mod digest;
 pub mod error;
+mod inside;
 pub mod layer;
 pub mod manifest;
 pub mod progress;

@@ -415,7 +415,14 @@ impl Step {
 /// Opens a path inside `root`, whatever its links say.
 pub fn resolve(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
     let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how)
+    loop {
+        // EAGAIN: a `..` on the way met a rename or a mount somewhere in the system, so that the kernel could not tell
+        // whether it stayed inside.
+        match openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how) {
+            Err(Errno::AGAIN) => rustix::thread::sched_yield(),
+            other => return other,
+        }
+    }
 }
 
 /// `mkdir -p` inside `root`; returns the innermost.

@@ -487,11 +487,10 @@ impl<'a> TreeWriter<'a> {
     /// inside the tree.
     fn open_path(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         let path = if path.is_empty() { b"." } else { path };
-        rustix::fs::openat2(
+        crate::inside::open(
             &self.root,
             path,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
+            OFlags::PATH | OFlags::DIRECTORY,
             ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
         )
     }
@@ -500,7 +499,7 @@ impl<'a> TreeWriter<'a> {
         let relative: &[u8] = if path.is_empty() { b"." } else { path };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(&self.root, relative, flags, Mode::empty(), resolve).map_err(|e| self.io("open", path, e))
+        crate::inside::open(&self.root, relative, flags, resolve).map_err(|e| self.io("open", path, e))
     }
 
     /// Makes the directories of `path` that the archive did not mention, also where a link of the layer leads to a
@@ -657,7 +656,7 @@ impl<'a> TreeWriter<'a> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // Without links: a directory that a later entry replaced by a link keeps nothing to set.
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let fd = match rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
+        let fd = match crate::inside::open(&self.root, path, flags, resolve) {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
             Err(error) => return Err(self.io("open", path, error)),

@@ -46,7 +46,7 @@ impl OciLayout {
         let path = self.path.join(name);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let file = match rustix::fs::openat2(&self.directory, name, flags, Mode::empty(), resolve) {
+        let file = match crate::inside::open(&self.directory, name, flags, resolve) {
             Ok(file) => File::from(file),
             Err(rustix::io::Errno::XDEV) => {
                 let reason = format!("{} is a link that leads out of the layout", path.display());

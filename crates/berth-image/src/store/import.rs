@@ -352,7 +352,7 @@ fn top_entry(trees: &[PathBuf], path: &str) -> Option<EntryKind> {
 fn open_in(tree: &Path, path: &str, flags: OFlags) -> Result<std::os::fd::OwnedFd, Errno> {
     let root = rustix::fs::open(tree, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    rustix::fs::openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+    crate::inside::open(&root, path, flags, resolve)
 }
 
 /// The store's side of an archive that arrives as a stream: layers are unpacked as they go by, and named by the digest
