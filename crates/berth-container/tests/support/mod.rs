@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::{PoisonError, RwLock};
 
 use berth_container::oci::{IdMap, Linux, Mount, Namespace, NamespaceKind, Process, Root, Spec, User};
 use berth_container::{Bundle, GeneratedFile, Rootfs, Upper};
@@ -20,6 +21,15 @@ const APPLETS: &[&str] = &[
     "cat", "chmod", "echo", "env", "false", "find", "grep", "head", "hostname", "id", "kill", "ls", "mkdir", "mount",
     "ps", "pwd", "readlink", "rm", "sh", "sleep", "stat", "test", "touch", "true", "tty", "wc", "yes",
 ];
+
+/// Held for writing while a program is copied, for reading while one is started: a child forked in between has the copy
+/// open for writing until it executes something, and nobody can execute the copy that long (ETXTBSY).
+static COPYING: RwLock<()> = RwLock::new(());
+
+fn spawn(command: &mut Command) -> Child {
+    let _nobody_copies = COPYING.read().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap()
+}
 
 /// A temporary directory with everything.
 pub struct World {
@@ -38,7 +48,10 @@ impl World {
         // The user may have no way to where the build puts programs.
         let built = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples/launch");
         let launcher = dir.path().join("launch");
-        std::fs::copy(&built, &launcher).unwrap_or_else(|e| panic!("{}: {e}", built.display()));
+        {
+            let _alone = COPYING.write().unwrap_or_else(PoisonError::into_inner);
+            std::fs::copy(&built, &launcher).unwrap_or_else(|e| panic!("{}: {e}", built.display()));
+        }
         let world = World { dir, uid, gid, launcher };
         world.make_layers();
         std::fs::create_dir(world.path("outside")).unwrap();
@@ -247,12 +260,14 @@ impl Run<'_> {
     }
 
     pub fn output(self) -> Finished {
-        Finished(self.launcher().output().unwrap())
+        let mut command = self.launcher();
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Finished(spawn(&mut command).wait_with_output().unwrap())
     }
 
     /// Starts it and waits for its first line, which says that it is ready.
     pub fn start(self) -> Running {
-        let mut child = self.launcher().stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut child = spawn(self.launcher().stdout(Stdio::piped()).stderr(Stdio::inherit()));
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut first = String::new();
         stdout.read_line(&mut first).unwrap();
