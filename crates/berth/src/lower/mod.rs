@@ -167,7 +167,7 @@ fn words(request: &Request<'_>, image: &Image, host: &Host) -> Result<Vec<String
 
 fn mounts(request: &Request<'_>, ids: &Ids, host: &Host) -> Plan {
     let options = request.options;
-    // The person's home in the hands of another user of the host (root may be anybody) would surprise both.
+    // Root may be anybody. What is root's is not for another user of the host to see, and often closed to that user.
     let own_files = ids.is_person || !host.is_root();
     let home = host.home.as_deref().filter(|_| !options.contained && !options.no_home && own_files);
     mounts::plan(mounts::Wish {
@@ -177,7 +177,7 @@ fn mounts(request: &Request<'_>, ids: &Ids, host: &Host) -> Plan {
         private_net: private(options.net),
         home,
         empty_home: (home.is_none() && ids.is_person && ids.uid != 0).then(|| Path::new(ids.home.as_str())),
-        cwd: host.cwd.as_deref().filter(|_| !options.contained && !options.no_cwd),
+        cwd: host.cwd.as_deref().filter(|_| !options.contained && !options.no_cwd && own_files),
         defaults: request.default_volumes,
         volumes: request.volumes,
     })
