@@ -4,11 +4,11 @@
 //! codes can be read in one place. Exit codes are those of podman and docker, so that scripts need not care which of
 //! them ran: see [`Kind::exit_code`].
 
+use crate::ExitCode;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::ExitCode;
 
 /// Who or what is at fault, as far as the exit code needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

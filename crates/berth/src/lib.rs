@@ -10,6 +10,7 @@ pub mod command_error;
 pub mod commands;
 pub mod config;
 pub mod context;
+pub mod exit_code;
 pub mod fetch;
 pub mod lower;
 pub mod output;
@@ -21,3 +22,4 @@ pub mod units;
 
 pub use command_error::{CommandError, Kind};
 pub use context::Context;
+pub use exit_code::ExitCode;

@@ -8,8 +8,8 @@ pub mod gather;
 pub mod named;
 mod timings;
 
+use crate::ExitCode;
 use std::path::Path;
-use std::process::ExitCode;
 
 use berth_container::oci::Process;
 use berth_container::state::{Container, Lock};

@@ -1,7 +1,7 @@
 //! `berth exec`
 
+use crate::ExitCode;
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use berth_container::Error;
 

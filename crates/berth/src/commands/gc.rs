@@ -1,6 +1,6 @@
 //! `berth gc`
 
-use std::process::ExitCode;
+use crate::ExitCode;
 use std::time::Duration;
 
 use berth_image::store::GcOptions;

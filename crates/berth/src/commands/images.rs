@@ -1,6 +1,6 @@
 //! `berth images`
 
-use std::process::ExitCode;
+use crate::ExitCode;
 use std::time::SystemTime;
 
 use berth_image::Reference;

@@ -1,10 +1,11 @@
 //! `berth info`
 
+use crate::ExitCode;
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 
 use berth_container::cdi;
 use serde::Serialize;

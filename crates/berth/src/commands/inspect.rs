@@ -1,7 +1,7 @@
 //! `berth inspect`
 
+use crate::ExitCode;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use berth_image::manifest::RunConfig;
 use serde::Serialize;

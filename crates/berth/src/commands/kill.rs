@@ -1,6 +1,6 @@
 //! `berth kill`
 
-use std::process::ExitCode;
+use crate::ExitCode;
 
 use crate::{CommandError, Context, output, signals};
 

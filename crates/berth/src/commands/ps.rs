@@ -1,6 +1,6 @@
 //! `berth ps`
 
-use std::process::ExitCode;
+use crate::ExitCode;
 use std::time::SystemTime;
 
 use berth_container::state::{Container, Member, Record};

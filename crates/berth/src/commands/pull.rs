@@ -1,6 +1,6 @@
 //! `berth pull`
 
-use std::process::ExitCode;
+use crate::ExitCode;
 
 use crate::cli::options::SourceOptions;
 use crate::{CommandError, Context, fetch, output};

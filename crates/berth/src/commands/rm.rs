@@ -1,6 +1,6 @@
 //! `berth rm`
 
-use std::process::ExitCode;
+use crate::ExitCode;
 use std::time::Duration;
 
 use rustix::process::Signal;

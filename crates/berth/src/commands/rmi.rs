@@ -1,6 +1,6 @@
 //! `berth rmi`
 
-use std::process::ExitCode;
+use crate::ExitCode;
 
 use crate::{CommandError, Context, fetch, output};
 

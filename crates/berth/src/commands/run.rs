@@ -1,7 +1,7 @@
 //! `berth run`
 
+use crate::ExitCode;
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use crate::cli::options::ContainerOptions;
 use crate::{CommandError, Context, start};

@@ -1,7 +1,7 @@
 //! `berth shell`
 
+use crate::ExitCode;
 use std::io::IsTerminal as _;
-use std::process::ExitCode;
 
 use crate::cli::options::ContainerOptions;
 use crate::command_error::Kind;

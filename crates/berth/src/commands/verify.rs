@@ -1,6 +1,6 @@
 //! `berth verify`
 
-use std::process::ExitCode;
+use crate::ExitCode;
 
 use crate::command_error::Kind;
 use crate::{CommandError, Context, fetch, output};

@@ -1,6 +1,6 @@
 //! `berth version`
 
-use std::process::ExitCode;
+use crate::ExitCode;
 
 use crate::{CommandError, Context, output};
 
