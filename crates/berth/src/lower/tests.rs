@@ -47,6 +47,7 @@ fn request(options: &ContainerOptions) -> Request<'_> {
         subid: None,
         host_files: HostFiles::default(),
         host_name: "node1",
+        host_has_mqueue: true,
     }
 }
 
@@ -128,6 +129,18 @@ fn namespaces_are_new_only_on_request() {
     assert_eq!(kinds(&lowered), [User, Mount, Pid, Ipc, Uts, Network]);
     let host_option = ContainerOptions { net: Some(options::Namespace::Host), ..ContainerOptions::default() };
     assert_eq!(kinds(&lower(&request(&host_option), &image(), &super::tests::host()).unwrap()), [User, Mount]);
+}
+
+#[test]
+fn a_host_name_is_one() {
+    let lowered = |name: &str| {
+        let options = ContainerOptions { hostname: Some(name.to_owned()), ..ContainerOptions::default() };
+        lower(&request(&options), &image(), &host()).map(drop)
+    };
+    assert!(lowered("node-1.cluster").is_ok());
+    for name in ["", "two words", "-x", "x\n", &"x".repeat(65)] {
+        assert!(lowered(name).is_err(), "{name:?}");
+    }
 }
 
 #[test]
