@@ -406,3 +406,25 @@ fn hooks_find_the_container_before_it_starts_and_their_failure_is_named() {
         assert!(said.contains("createContainer hook /bin/busybox failed") && said.contains(reason), "{said}");
     }
 }
+
+#[test]
+fn layers_of_another_user_get_the_mount_points_that_they_lack() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI runs this as root");
+        eprintln!("SKIPPED: giving files to another user takes root");
+        return;
+    }
+    let world = World::new();
+    std::fs::write(world.path("outside/file"), "x").unwrap();
+    std::fs::create_dir_all(world.path("l0/home")).unwrap();
+    std::os::unix::fs::symlink("data", world.path("l0/link")).unwrap();
+    for layer in ["l0", "l1", "l2"] {
+        let changed = std::process::Command::new("chown").args(["-hR", "0:0"]).arg(world.path(layer)).status().unwrap();
+        assert!(changed.success());
+    }
+    let script = "cat home/user/deep/file link/new/file opaque/file single && test ! -e removed && ls -d /data/new";
+    let run = world.shell(script).bind("outside", "/home/user/deep", &[]).bind("outside", "/link/new", &[]);
+    let run = run.bind("outside", "/opaque", &[]).bind("outside/file", "/single", &[]);
+    assert_eq!(run.output().ok(), "xxxx/data/new");
+    assert!(!world.path("l0/home/user").exists() && !world.path("l0/data/new").exists());
+}

@@ -7,6 +7,7 @@
 mod exec;
 mod hooks;
 pub mod join;
+mod mount_points;
 mod mounts;
 mod namespaces;
 mod options;
@@ -180,7 +181,8 @@ impl Steps for ContainerSteps {
         self.configure_namespaces()?;
         self.root.isolate()?;
         let mounts = mounts::open(&self.mounts)?;
-        let root = self.root.assemble()?;
+        let mut root = self.root.assemble()?;
+        root.add_mount_points(|root| mounts.missing(root))?;
         mounts.attach(root.fd())?;
         self.attributes.apply()?;
         if let Some(hooks) = &self.hooks {

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2, sta
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, move_mount, open_tree};
 
+use super::mount_points::MountPoint;
 use super::options::Options;
 use super::sys::{self, MountAttr, attr};
 use crate::error::{Error, Result};
@@ -232,6 +233,27 @@ fn clone_tree(at: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<OwnedF
 }
 
 impl Opened<'_> {
+    /// Targets that the root lacks and that no other mount brings.
+    pub fn missing(&self, root: BorrowedFd<'_>) -> Vec<MountPoint> {
+        let mut missing = Vec::new();
+        for (index, (step, tree)) in self.steps.iter().zip(&self.trees).enumerate() {
+            let directory = match (&step.source, tree) {
+                (Source::Tree { .. }, Some(tree)) => is_directory(tree.as_fd()),
+                (Source::Fs { .. }, _) => true,
+                _ => continue,
+            };
+            let path = step.target.0.to_bytes();
+            let inside_another = self.steps[..index].iter().any(|before| {
+                path.strip_prefix(before.target.0.to_bytes())
+                    .is_some_and(|rest| rest.first().is_none_or(|&b| b == b'/'))
+            });
+            if !inside_another && resolve(root, &step.target.0).is_err_and(|error| error == Errno::NOENT) {
+                missing.push(MountPoint { path: path.to_vec(), directory });
+            }
+        }
+        missing
+    }
+
     /// Makes the mounts in the root.
     pub fn attach(self, root: BorrowedFd<'_>) -> Result<()> {
         for (step, tree) in self.steps.iter().zip(self.trees) {

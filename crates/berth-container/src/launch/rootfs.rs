@@ -26,6 +26,7 @@ use rustix::mount::{
 };
 use rustix::process::{chdir, fchdir, pivot_root};
 
+use super::mount_points::MountPoint;
 use super::sys::{self, MountAttr, attr};
 use crate::bundle::{GeneratedFile, Rootfs, Upper};
 use crate::error::{Error, Result};
@@ -114,15 +115,15 @@ impl RootPlan {
     }
 
     /// Puts the root file system together on the stage. The host's tree is still in reach.
-    pub fn assemble(&self) -> Result<Root> {
-        let (fd, stage) = match &self.kind {
-            Kind::Dir(path) => (bind_dir(path)?, None),
+    pub fn assemble(&self) -> Result<Root<'_>> {
+        match &self.kind {
+            Kind::Dir(path) => Ok(Root { fd: bind_dir(path)?, readonly: self.readonly, overlay: None }),
             Kind::Overlay { name, lowers, generated, upper } => {
-                let (fd, stage) = mount_overlay(name, lowers, generated, upper)?;
-                (fd, Some(stage))
+                let overlay = Overlay::prepare(name, lowers, generated, upper)?;
+                let fd = overlay.mount()?;
+                Ok(Root { fd, readonly: self.readonly, overlay: Some(overlay) })
             }
-        };
-        Ok(Root { fd, readonly: self.readonly, stage })
+        }
     }
 }
 
@@ -168,13 +169,13 @@ impl Generated {
 
 /// The root file system on its stage.
 #[derive(Debug)]
-pub struct Root {
+pub struct Root<'a> {
     fd: OwnedFd,
     readonly: bool,
-    stage: Option<&'static CStr>,
+    overlay: Option<Overlay<'a>>,
 }
 
-impl Root {
+impl Root<'_> {
     /// Its top directory.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -182,10 +183,31 @@ impl Root {
 
     /// Paths of the stage and of the root file system, as programs of the host see them before the switch.
     pub fn on_host(&self) -> Result<(&'static Path, PathBuf)> {
-        let stage = self.stage.and_then(|stage| stage.to_str().ok()).ok_or_else(|| {
+        let stage = self.overlay.as_ref().and_then(|overlay| overlay.stage_path.to_str().ok()).ok_or_else(|| {
             Error::bad_spec("hooks", "are supported with an overlay only, not with a directory as root file system")
         })?;
         Ok((Path::new(stage), Path::new(stage).join("root")))
+    }
+
+    /// Makes the mount points that the root lacks in a layer of its own, where the image's layers belong to somebody
+    /// else (a site's store). Overlayfs cannot copy such directories up to the changes (EOVERFLOW: their owner has no id
+    /// in the user namespace), so nothing can be made in them once it is mounted: it is mounted again.
+    pub fn add_mount_points(&mut self, missing: impl FnOnce(BorrowedFd<'_>) -> Vec<MountPoint>) -> Result<()> {
+        let Some(overlay) = self.overlay.as_ref().filter(|overlay| overlay.foreign) else { return Ok(()) };
+        let points = missing(self.fd.as_fd());
+        if points.is_empty() {
+            return Ok(());
+        }
+        let layer = overlay.lower()?;
+        for point in &points {
+            point
+                .make(self.fd.as_fd(), layer.as_fd())
+                .map_err(|e| Error::io("make the mount point", Path::new(&*String::from_utf8_lossy(&point.path)), e))?;
+        }
+        unmount(overlay.target().as_str(), UnmountFlags::DETACH)
+            .map_err(|e| Error::system("take the overlay off to add mount points", e))?;
+        self.fd = overlay.mount()?;
+        Ok(())
     }
 
     /// The last act: protects the root where asked, makes it `/`, and lets go of the host's tree.
@@ -226,68 +248,105 @@ fn stage() -> Result<&'static CStr> {
         })
 }
 
-fn mount_overlay(
-    name: &CStr,
-    lowers: &[CString],
-    generated: &[Generated],
-    upper: &UpperPlan,
-) -> Result<(OwnedFd, &'static CStr)> {
-    let open = |path: &CStr| {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|e| Error::io("open the layer", Path::new(&*path.to_string_lossy()), e))
-    };
-    // Everything of the host is opened before the stage hides a part of it.
-    let layers: Vec<OwnedFd> = lowers.iter().map(|lower| open(lower)).collect::<Result<_>>()?;
-    let on_disk = match upper {
-        UpperPlan::Dir { upper, work } => Some((open(upper)?, open(work)?)),
-        UpperPlan::Memory { .. } => None,
-    };
+/// An overlay on its stage, ready to be mounted.
+#[derive(Debug)]
+struct Overlay<'a> {
+    name: &'a CStr,
+    lowers: &'a [CString],
+    upper: &'a UpperPlan,
+    stage: OwnedFd,
+    stage_path: &'static CStr,
+    /// Layers and directories for changes: the options name them by number.
+    _open: Vec<OwnedFd>,
+    options: CString,
+    /// Layers belong to a user who has no id here.
+    foreign: bool,
+}
 
-    let (stage, stage_path) = mount_stage(match upper {
-        UpperPlan::Memory { size } => *size,
-        UpperPlan::Dir { .. } => None,
-    })?;
-    let make = |name: &CStr| {
-        mkdirat(&stage, name, Mode::from_raw_mode(0o755))
-            .map_err(|e| Error::Rootfs { reason: format!("cannot make a directory in memory: {e}"), hint: None })
-    };
-    make(c"root")?;
-    let mut options = String::from("userxattr,lowerdir=");
-    if !generated.is_empty() {
-        make(c"lower")?;
-        let layer = openat(&stage, c"lower", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| Error::io("open", "the layer of generated files", e))?;
-        for file in generated {
-            file.write(layer.as_fd())
-                .map_err(|e| Error::io("write the generated file", Path::new(&*file.path.to_string_lossy()), e))?;
+/// What the kernel shows as the owner of a file whose owner has no id in the user namespace
+/// (`/proc/sys/kernel/overflowuid`, which nobody changes).
+const NO_ID: u32 = 65534;
+
+impl<'a> Overlay<'a> {
+    fn prepare(
+        name: &'a CStr,
+        lowers: &'a [CString],
+        generated: &[Generated],
+        upper: &'a UpperPlan,
+    ) -> Result<Overlay<'a>> {
+        let open = |path: &CStr| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(path, flags, Mode::empty())
+                .map_err(|e| Error::io("open the layer", Path::new(&*path.to_string_lossy()), e))
+        };
+        // Everything of the host is opened before the stage hides a part of it.
+        let mut opened: Vec<OwnedFd> = lowers.iter().map(|lower| open(lower)).collect::<Result<_>>()?;
+        let foreign = opened.iter().any(|layer| rustix::fs::fstat(layer).is_ok_and(|stat| stat.st_uid == NO_ID));
+        let on_disk = match upper {
+            UpperPlan::Dir { upper, work } => Some((open(upper)?, open(work)?)),
+            UpperPlan::Memory { .. } => None,
+        };
+        let (stage, stage_path) = mount_stage(match upper {
+            UpperPlan::Memory { size } => *size,
+            UpperPlan::Dir { .. } => None,
+        })?;
+        let make = |name: &CStr| {
+            mkdirat(&stage, name, Mode::from_raw_mode(0o755))
+                .map_err(|e| Error::Rootfs { reason: format!("cannot make a directory in memory: {e}"), hint: None })
+        };
+        make(c"root")?;
+        let mut options = String::from("userxattr,lowerdir=");
+        if !generated.is_empty() || foreign {
+            make(c"lower")?;
+            let _ = write!(options, "{}/lower:", stage.as_raw_fd());
         }
-        let _ = write!(options, "{}/lower:", stage.as_raw_fd());
-    }
-    for layer in layers.iter().rev() {
-        let _ = write!(options, "{}:", layer.as_raw_fd());
-    }
-    options.pop();
-    match &on_disk {
-        Some((upper, work)) => {
-            let _ = write!(options, ",upperdir={},workdir={}", upper.as_raw_fd(), work.as_raw_fd());
+        for layer in opened.iter().rev() {
+            let _ = write!(options, "{}:", layer.as_raw_fd());
         }
-        None => {
-            make(c"upper")?;
-            make(c"work")?;
-            let _ = write!(options, ",upperdir={0}/upper,workdir={0}/work", stage.as_raw_fd());
+        options.pop();
+        match on_disk {
+            Some((upper, work)) => {
+                let _ = write!(options, ",upperdir={},workdir={}", upper.as_raw_fd(), work.as_raw_fd());
+                opened.extend([upper, work]);
+            }
+            None => {
+                make(c"upper")?;
+                make(c"work")?;
+                let _ = write!(options, ",upperdir={0}/upper,workdir={0}/work", stage.as_raw_fd());
+            }
         }
+        let options = CString::new(options).map_err(|_| Error::bad_spec("rootfs", "a path contains a NUL byte"))?;
+        let overlay = Overlay { name, lowers, upper, stage, stage_path, _open: opened, options, foreign };
+        if !generated.is_empty() {
+            let layer = overlay.lower()?;
+            for file in generated {
+                file.write(layer.as_fd())
+                    .map_err(|e| Error::io("write the generated file", Path::new(&*file.path.to_string_lossy()), e))?;
+            }
+        }
+        Ok(overlay)
     }
-    // Layers are named by descriptor, relative to this directory: no escaping of `:` and `,`, and hundreds of them fit
-    // into the one page that mount(2) takes.
-    chdir(c"/proc/self/fd").map_err(|e| Error::Rootfs { reason: format!("/proc/self/fd: {e}"), hint: None })?;
-    let target = format!("{}/root", stage.as_raw_fd());
-    let data = CString::new(options).map_err(|_| Error::bad_spec("rootfs", "a path contains a NUL byte"))?;
-    mount(name, target.as_str(), c"overlay", MountFlags::empty(), Some(data.as_c_str()))
-        .map_err(|e| overlay_error(e, lowers, upper))?;
-    openat(&stage, c"root", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map(|root| (root, stage_path))
-        .map_err(|e| Error::Rootfs { reason: format!("cannot open the overlay: {e}"), hint: None })
+
+    /// The layer of what is not the image's: generated files, mount points.
+    fn lower(&self) -> Result<OwnedFd> {
+        openat(&self.stage, c"lower", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| Error::io("open", "the layer of generated files", e))
+    }
+
+    /// The mount point, relative to `/proc/self/fd`.
+    fn target(&self) -> String {
+        format!("{}/root", self.stage.as_raw_fd())
+    }
+
+    fn mount(&self) -> Result<OwnedFd> {
+        // Layers are named by descriptor, relative to this directory: no escaping of `:` and `,`, and hundreds of them
+        // fit into the one page that mount(2) takes.
+        chdir(c"/proc/self/fd").map_err(|e| Error::Rootfs { reason: format!("/proc/self/fd: {e}"), hint: None })?;
+        mount(self.name, self.target().as_str(), c"overlay", MountFlags::empty(), Some(self.options.as_c_str()))
+            .map_err(|e| overlay_error(e, self.lowers, self.upper))?;
+        openat(&self.stage, c"root", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| Error::Rootfs { reason: format!("cannot open the overlay: {e}"), hint: None })
+    }
 }
 
 /// Mounts the tmpfs; returns its top directory and where that is.
