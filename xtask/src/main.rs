@@ -146,6 +146,11 @@ mod tests {
     }
 
     #[test]
+    fn the_committed_reference_is_what_the_definition_says() {
+        check(&root().join("docs/reference"), &reference::pages()).unwrap();
+    }
+
+    #[test]
     fn a_file_that_is_out_of_date_is_told() {
         let directory = std::env::temp_dir().join(format!("xtask-{}", std::process::id()));
         let files = Files::from([("a.md".to_owned(), b"new".to_vec())]);

@@ -222,7 +222,8 @@ impl From<berth_container::Error> for CommandError {
     }
 }
 
-/// People type the name of a file where an image is wanted; berth needs to be told what kind of file it is.
+/// People type the name of a file where an image is wanted; what is there tells what they need to write. (Parsing does
+/// not look, so its message has all possibilities.)
 pub fn reference_hint(text: &str) -> Option<String> {
     let path = Path::new(text);
     if path.is_dir() {
@@ -232,13 +233,6 @@ pub fn reference_hint(text: &str) -> Option<String> {
         Some(format!(
             "`{text}` is a file here: to use it as an image write `oci-archive:{text}` or `docker-archive:{text}`"
         ))
-    } else if text.starts_with(['.', '/', '~']) {
-        Some(
-            "this looks like a path and there is no such file; images from files are written `oci:DIR`, `oci-archive:FILE`, `docker-archive:FILE` or `dir:PATH`"
-                .to_owned(),
-        )
-    } else if text.chars().any(|c| c.is_ascii_uppercase()) && !text.contains("://") {
-        Some(format!("names of images are lower case: try `{}`", text.to_ascii_lowercase()))
     } else {
         None
     }
@@ -307,9 +301,15 @@ mod tests {
     }
 
     #[test]
-    fn a_name_in_capitals_is_explained() {
-        assert_eq!(reference_hint("Ubuntu:24.04").unwrap(), "names of images are lower case: try `ubuntu:24.04`");
-        assert!(reference_hint("./no-such-image.tar").unwrap().contains("oci-archive:FILE"));
+    fn a_file_is_told_from_a_directory_and_from_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("image.tar");
+        std::fs::write(&file, "").unwrap();
+        let hint = |path: &Path| reference_hint(path.to_str().unwrap());
+        assert!(hint(&file).unwrap().contains("docker-archive:/"));
+        assert!(hint(dir.path()).unwrap().contains("`dir:/"));
+        std::fs::write(dir.path().join("index.json"), "{}").unwrap();
+        assert!(hint(dir.path()).unwrap().contains("`oci:/"));
         assert_eq!(reference_hint("ubuntu"), None);
     }
 }

@@ -103,8 +103,8 @@ fn pull_reference(
     context: &Context,
 ) -> Result<ImageRecord, CommandError> {
     let mut import = ImportOptions::default();
-    if let Some(platform) = &options.platform {
-        import.platform = Platform::parse(platform).map_err(CommandError::usage)?;
+    if let Some(platform) = platform(options)? {
+        import.platform = platform;
     }
     let progress = context.progress(&reference.to_string());
     let imported = match reference {
@@ -140,6 +140,11 @@ fn pull_reference(
         }
         result
     })
+}
+
+/// `--platform`.
+fn platform(options: &SourceOptions) -> Result<Option<Platform>, CommandError> {
+    options.platform.as_deref().map(Platform::parse).transpose().map_err(CommandError::usage)
 }
 
 fn registry_options(options: &SourceOptions) -> RegistryOptions {
@@ -184,6 +189,12 @@ pub fn image(
         PullPolicy::Missing if matches!(reference, Some(Reference::Path { .. })) => None,
         _ => find(&store, text, reference.as_ref())?,
     };
+    // The image of the same name for another machine is another image.
+    let wanted = platform(options)?;
+    let fits = |record: &ImageRecord| {
+        wanted.as_ref().is_none_or(|wanted| (&record.os, &record.architecture) == (&wanted.os, &wanted.architecture))
+    };
+    let known = known.filter(|(_, record)| fits(record));
     let record = match (known, &reference) {
         (Some((_, record)), _) => record,
         (None, Some(reference)) if policy != PullPolicy::Never => pull_reference(&store, reference, options, context)?,

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::Person;
+use common::{Person, spawn};
 
 #[test]
 fn mistakes_in_the_line_are_berths_own_failures() {
@@ -137,7 +137,7 @@ fn a_reader_that_leaves_is_no_error() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     command.stdout(writer).stderr(std::process::Stdio::piped());
-    let session = person.session(command.spawn().unwrap());
+    let session = person.session(spawn(&mut command));
     session.is(141, "", "");
 }
 

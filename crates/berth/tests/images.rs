@@ -173,3 +173,15 @@ fn several_images_are_pulled_in_their_order_and_the_first_that_fails_ends_it() {
     assert_eq!(session.code, 125);
     assert_eq!(session.stdout.lines().collect::<Vec<_>>(), [digests.lines().next().unwrap()]);
 }
+
+#[test]
+fn the_image_of_another_machine_is_another_image() {
+    let person = Person::new();
+    let reference = image(&person, "image", &json!({}));
+    person.berth(&format!("run -q {reference} echo here")).prints("here\n");
+    let session = person.berth(&format!("run -q --platform linux/s390x {reference} echo here"));
+    assert_eq!((session.code, session.stdout.as_str()), (125, ""), "{session:?}");
+    let session = person.berth(&format!("pull --platform nonsense/of/many/parts {reference}"));
+    assert_eq!(session.code, 125);
+    assert!(session.stderr.contains("OS/ARCH"), "{session:?}");
+}

@@ -5,12 +5,12 @@ mod common;
 use std::io::Read as _;
 use std::process::{Child, Stdio};
 
-use common::{Person, Session};
+use common::{Person, Session, spawn};
 
 /// A container of this name that sleeps until it is ended; its command has begun when this returns.
 fn sleeper(person: &Person, options: &str) -> Child {
     let mut command = person.script_command(options, "echo begun; exec sleep 1000");
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     let mut begun = [0; 6];
     child.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
     child
@@ -90,7 +90,7 @@ fn signals_reach_the_command() {
 fn a_command_that_ignores_the_polite_signal_is_ended_all_the_same() {
     let person = Person::new();
     let mut command = person.script_command("--name one", "trap '' TERM; echo begun; while :; do sleep 1000; done");
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
     person.berth("stop --time 0 one").prints("one\n");
     assert_eq!(person.session(child).code, 137);

@@ -4,7 +4,7 @@ mod common;
 
 use std::process::Stdio;
 
-use common::Person;
+use common::{Person, spawn};
 
 #[test]
 fn the_command_runs_as_the_person_in_the_persons_place() {
@@ -71,7 +71,7 @@ fn standard_input_reaches_the_command() {
 fn a_closed_standard_output_ends_the_command_as_outside() {
     let person = Person::new();
     let mut command = person.script_command("", "yes");
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     // busybox' own message or the signal: what matters is that it ends.

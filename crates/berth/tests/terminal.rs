@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
-use common::Person;
+use common::{Person, spawn};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -33,7 +33,7 @@ impl Outer {
     /// Runs a command with this as its three standard files, types `input`, and gives the exit code and what was shown.
     fn run(mut self, mut command: Command, input: &str) -> (i32, String) {
         let file = || Stdio::from(self.peer.try_clone().unwrap());
-        let mut child = command.stdin(file()).stdout(file()).stderr(file()).spawn().unwrap();
+        let mut child = spawn(command.stdin(file()).stdout(file()).stderr(file()));
         drop((command, self.peer));
         self.controller.write_all(input.as_bytes()).unwrap();
         let mut shown = Vec::new();
@@ -68,7 +68,7 @@ fn the_interrupt_character_interrupts() {
     let mut outer = Outer::new();
     let file = || Stdio::from(outer.peer.try_clone().unwrap());
     let mut command = person.script_command("-t", "echo begun; sleep 1000");
-    let mut child = command.stdin(file()).stdout(file()).stderr(file()).spawn().unwrap();
+    let mut child = spawn(command.stdin(file()).stdout(file()).stderr(file()));
     let mut shown = Vec::new();
     while !String::from_utf8_lossy(&shown).contains("begun") {
         let mut byte = [0];

@@ -59,6 +59,8 @@ pub struct Request<'a> {
     pub host_files: HostFiles<'a>,
     /// The host's own name.
     pub host_name: &'a str,
+    /// Whether the host's `/dev` has a place for message queues.
+    pub host_has_mqueue: bool,
 }
 
 /// A container, ready to be launched.
@@ -90,6 +92,9 @@ pub fn lower(request: &Request<'_>, image: &Image, host: &Host) -> Result<Lowere
     let wish = ids::Wish { user: options.user.as_deref(), remap_root: options.remap_root, subid: request.subid };
     let ids = ids::decide(wish, accounts, host)?;
     let args = words(request, image, host)?;
+    if let Some(name) = &options.hostname {
+        check_host_name(name)?;
+    }
     let mounts = mounts(request, &ids, host);
     let mut notes = Vec::new();
     let env = environment(request, image, host, &ids, &mounts, &mut notes);
@@ -136,6 +141,15 @@ fn namespaces(options: &ContainerOptions) -> Vec<Namespace> {
     wanted.into_iter().filter(|(wanted, _)| *wanted).map(|(_, kind)| Namespace::new(kind)).collect()
 }
 
+/// What hostname(7) allows: names elsewhere are made of it, and messages, and prompts.
+fn check_host_name(name: &str) -> Result<(), CommandError> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=64).contains(&name.len()) && !name.starts_with(['-', '.']) && name.bytes().all(legal) {
+        return Ok(());
+    }
+    Err(CommandError::usage(format!("--hostname {name}: a host name has letters, digits, `-` and `.`, at most 64")))
+}
+
 fn words(request: &Request<'_>, image: &Image, host: &Host) -> Result<Vec<String>, CommandError> {
     let words = match request.what {
         What::Shell => {
@@ -167,7 +181,7 @@ fn words(request: &Request<'_>, image: &Image, host: &Host) -> Result<Vec<String
 
 fn mounts(request: &Request<'_>, ids: &Ids, host: &Host) -> Plan {
     let options = request.options;
-    // The person's home in the hands of another user of the host (root may be anybody) would surprise both.
+    // Root may be anybody. What is root's is not for another user of the host to see, and often closed to that user.
     let own_files = ids.is_person || !host.is_root();
     let home = host.home.as_deref().filter(|_| !options.contained && !options.no_home && own_files);
     mounts::plan(mounts::Wish {
@@ -175,9 +189,10 @@ fn mounts(request: &Request<'_>, ids: &Ids, host: &Host) -> Plan {
         private_pid: private(options.pid),
         private_ipc: private(options.ipc),
         private_net: private(options.net),
+        host_has_mqueue: request.host_has_mqueue,
         home,
         empty_home: (home.is_none() && ids.is_person && ids.uid != 0).then(|| Path::new(ids.home.as_str())),
-        cwd: host.cwd.as_deref().filter(|_| !options.contained && !options.no_cwd),
+        cwd: host.cwd.as_deref().filter(|_| !options.contained && !options.no_cwd && own_files),
         defaults: request.default_volumes,
         volumes: request.volumes,
     })

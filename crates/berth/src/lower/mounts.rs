@@ -19,6 +19,8 @@ pub struct Wish<'a> {
     pub private_ipc: bool,
     /// See `private_pid`.
     pub private_net: bool,
+    /// Whether the host's `/dev` has a place for message queues; nobody but root can make one there.
+    pub host_has_mqueue: bool,
     /// The home directory, if it is to be shown.
     pub home: Option<&'a Path>,
     /// The home directory inside if it is not shown: an empty one takes its place.
@@ -100,7 +102,7 @@ impl Plan {
             mounts.push(Mount::rbind("/tmp", "/tmp"));
             self.shown.extend(["/dev", "/tmp"].map(PathBuf::from));
         }
-        if wish.private_ipc {
+        if wish.private_ipc && (wish.contained || wish.host_has_mqueue) {
             self.mounts.push(Mount::of_type("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]));
         }
     }
@@ -153,11 +155,19 @@ mod tests {
 
     #[test]
     fn new_namespaces_bring_their_own_file_systems() {
-        let plan = plan(Wish { private_pid: true, private_ipc: true, private_net: true, ..Wish::default() });
+        let plan = plan(Wish {
+            private_pid: true,
+            private_ipc: true,
+            private_net: true,
+            host_has_mqueue: true,
+            ..Wish::default()
+        });
         assert_eq!(
             targets(&plan),
             ["proc /proc", "sysfs /sys", "bind /dev", "tmpfs /dev/shm", "bind /tmp", "mqueue /dev/mqueue"]
         );
+        let without = super::plan(Wish { private_ipc: true, ..Wish::default() });
+        assert!(!targets(&without).contains(&"mqueue /dev/mqueue".to_owned()));
     }
 
     #[test]

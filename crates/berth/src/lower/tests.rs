@@ -47,6 +47,7 @@ fn request(options: &ContainerOptions) -> Request<'_> {
         subid: None,
         host_files: HostFiles::default(),
         host_name: "node1",
+        host_has_mqueue: true,
     }
 }
 
@@ -131,6 +132,18 @@ fn namespaces_are_new_only_on_request() {
 }
 
 #[test]
+fn a_host_name_is_one() {
+    let lowered = |name: &str| {
+        let options = ContainerOptions { hostname: Some(name.to_owned()), ..ContainerOptions::default() };
+        lower(&request(&options), &image(), &host()).map(drop)
+    };
+    assert!(lowered("node-1.cluster").is_ok());
+    for name in ["", "two words", "-x", "x\n", &"x".repeat(65)] {
+        assert!(lowered(name).is_err(), "{name:?}");
+    }
+}
+
+#[test]
 fn changes_go_where_the_options_say() {
     let upper = |options: &ContainerOptions, keep: bool| {
         let mut lowered = lower(&request(options), &image(), &host()).unwrap();
@@ -174,16 +187,18 @@ fn the_images_words_about_itself_are_annotations() {
 }
 
 #[test]
-fn roots_home_is_not_handed_to_another_user() {
+fn roots_directories_are_not_handed_to_another_user() {
     let all = IdMap { container_id: 0, host_id: 0, size: u32::MAX };
     let root =
         accounts::User { name: "root".to_owned(), home: "/root".to_owned(), ..accounts::User::unnamed(0, 0, "") };
     let host = Host { user: root, home: Some("/root".into()), uid_map: vec![all], gid_map: vec![all], ..host() };
-    let shows_home = |user: Option<&str>| {
+    let shows = |user: Option<&str>, path: &str| {
         let options = ContainerOptions { user: user.map(str::to_owned), ..ContainerOptions::default() };
         let lowered = lower(&request(&options), &image(), &host).unwrap();
-        lowered.bundle.spec.mounts.iter().any(|mount| mount.destination == Path::new("/root"))
+        lowered.bundle.spec.mounts.iter().any(|mount| mount.destination == Path::new(path))
     };
-    assert!(shows_home(None));
-    assert!(!shows_home(Some("1000")));
+    for path in ["/root", "/home/me/work"] {
+        assert!(shows(None, path), "{path}");
+        assert!(!shows(Some("1000"), path), "{path}");
+    }
 }

@@ -12,7 +12,7 @@ use berth_container::oci::IdMap;
 use berth_container::subid;
 use berth_container::volume::Volume;
 
-use crate::cli::options::ContainerOptions;
+use crate::cli::options::{ContainerOptions, Namespace};
 use crate::command_error::{CommandError, Kind};
 use crate::config::{self, RunDefaults};
 use crate::lower::host::Host;
@@ -60,6 +60,7 @@ pub struct Inputs {
     resolv_conf: Vec<u8>,
     localtime: Vec<u8>,
     host_name: String,
+    host_has_mqueue: bool,
 }
 
 impl Inputs {
@@ -76,6 +77,7 @@ impl Inputs {
             hosts: small_file("/etc/hosts"),
             resolv_conf: small_file("/etc/resolv.conf"),
             localtime: if inherit { small_file("/etc/localtime") } else { Vec::new() },
+            host_has_mqueue: options.ipc == Some(Namespace::Private) && Path::new("/dev/mqueue").is_dir(),
             host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         })
     }
@@ -92,6 +94,7 @@ impl Inputs {
             subid: self.subid.as_ref().map(|(uids, gids)| (uids.as_slice(), gids.as_slice())),
             host_files: HostFiles { hosts: &self.hosts, resolv_conf: &self.resolv_conf, localtime: &self.localtime },
             host_name: &self.host_name,
+            host_has_mqueue: self.host_has_mqueue,
         }
     }
 }

@@ -12,9 +12,25 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{PoisonError, RwLock};
 
 /// An id without an entry in any database.
 const STRANGER: u32 = 54_321;
+
+/// Held for writing while a program is copied, for reading while one is started: a child that is forked in between has
+/// the copy open for writing until it executes something else, and nobody can execute the copy (ETXTBSY) that long.
+static COPYING: RwLock<()> = RwLock::new(());
+
+fn copy_program(from: &Path, to: &Path) {
+    let _alone = COPYING.write().unwrap_or_else(PoisonError::into_inner);
+    std::fs::copy(from, to).unwrap();
+}
+
+/// Starts a command.
+pub fn spawn(command: &mut Command) -> Child {
+    let _nothing_is_copied = COPYING.read().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().expect("berth starts")
+}
 
 /// A person with a home directory, a store and a binary to run.
 pub struct Person {
@@ -72,10 +88,12 @@ impl Person {
                 chown(&path, Some(STRANGER), Some(STRANGER)).unwrap();
             }
         }
-        // Where the binary was built may be closed to others.
-        std::fs::hard_link(env!("CARGO_BIN_EXE_berth"), person.path("berth"))
-            .or_else(|_| std::fs::copy(env!("CARGO_BIN_EXE_berth"), person.path("berth")).map(drop))
-            .unwrap();
+        if is_root() {
+            // Where the binary was built may be closed to others.
+            copy_program(Path::new(env!("CARGO_BIN_EXE_berth")), &person.path("berth"));
+        } else {
+            symlink(env!("CARGO_BIN_EXE_berth"), person.path("berth")).unwrap();
+        }
         person
     }
 
@@ -132,13 +150,12 @@ impl Person {
 
     /// Runs a command to its end.
     pub fn finish(&self, mut command: Command) -> Session {
-        self.session(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("berth starts"))
+        self.session(spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())))
     }
 
     /// Runs a command to its end with this on its standard input.
     pub fn finish_with_input(&self, mut command: Command, input: &[u8]) -> Session {
-        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = pipes.spawn().expect("berth starts");
+        let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
         child.stdin.take().unwrap().write_all(input).unwrap();
         self.session(child)
     }
@@ -165,7 +182,7 @@ fn make_rootfs(root: &Path) {
     for directory in ["bin", "etc", "srv", "tmp"] {
         std::fs::create_dir_all(root.join(directory)).unwrap();
     }
-    std::fs::copy(busybox, root.join("bin/busybox")).unwrap();
+    copy_program(Path::new(busybox), &root.join("bin/busybox"));
     for command in COMMANDS {
         symlink("busybox", root.join("bin").join(command)).unwrap();
     }
