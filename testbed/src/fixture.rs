@@ -26,7 +26,8 @@ use crate::tree::Tree;
 use crate::user::User;
 
 /// Images that the tests use.
-const RECIPES: [Recipe; 5] = [Recipe::Small, Recipe::Distroless, Recipe::Odd, Recipe::Debian, Recipe::Medium];
+const RECIPES: [Recipe; 6] =
+    [Recipe::Small, Recipe::Configured, Recipe::Distroless, Recipe::Odd, Recipe::Debian, Recipe::Medium];
 
 /// Names under which the runner tells its tests what it made.
 const PROGRAMS: &str = "BERTH_E2E_PROGRAMS";

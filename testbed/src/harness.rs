@@ -245,6 +245,7 @@ fn spawn_case(name: &str, case: &Case, env: &Env) -> io::Result<Option<String>> 
     let output = log.reopen()?;
     let mut command = Command::new(env::current_exe()?);
     command.args(["--one", name]).envs(env.iter().map(|(key, value)| (key, value)));
+    reset_signals(&mut command);
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
     let mut child = process::die_with_parent(&mut command).spawn()?;
     let ended = process::wait(&mut child, case.limit);
@@ -255,6 +256,21 @@ fn spawn_case(name: &str, case: &Case, env: &Env) -> io::Result<Option<String>> 
         Err(error) => text.push_str(&format!("\n{error}")),
     }
     Ok(Some(text))
+}
+
+/// Gives a command the signals' default effects: whoever runs the tests in the background has some ignored, and every
+/// command below would inherit that.
+fn reset_signals(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: signal is safe to call between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTERM, libc::SIGUSR1] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            Ok(())
+        });
+    }
 }
 
 /// Runs one test in this process.

@@ -18,7 +18,7 @@ use crate::odd;
 use crate::tar::Header;
 
 /// Raised when a recipe changes, so that old caches are not taken for new ones.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// gzip as most builders make it.
 const GZIP: Compression = Compression::Gzip(6);
@@ -85,6 +85,8 @@ pub enum Recipe {
     Small,
     /// A static program alone: no shell, no library, no /etc.
     Distroless,
+    /// The layer of the small image, with a configuration that says something of everything.
+    Configured,
     /// Whatever a layer may hold: see [`crate::odd`].
     Odd,
     /// The lowest layer of the medium image.
@@ -103,6 +105,7 @@ impl Recipe {
         match self {
             Recipe::Small => "small",
             Recipe::Distroless => "distroless",
+            Recipe::Configured => "configured",
             Recipe::Odd => "odd",
             Recipe::Debian => "debian",
             Recipe::Python => "python",
@@ -114,7 +117,9 @@ impl Recipe {
     /// The recipe of that name.
     pub fn named(name: &str) -> Option<Recipe> {
         use Recipe::*;
-        [Small, Distroless, Odd, Debian, Python, Medium, Large].into_iter().find(|recipe| recipe.name() == name)
+        [Small, Distroless, Configured, Odd, Debian, Python, Medium, Large]
+            .into_iter()
+            .find(|recipe| recipe.name() == name)
     }
 }
 
@@ -161,10 +166,11 @@ impl Images {
         eprintln!("testbed: making the image {} in {}", recipe.name(), self.dir.display());
         let layout = &self.layout;
         match recipe {
-            Recipe::Small => {
+            Recipe::Small | Recipe::Configured => {
                 let busybox = self.busybox()?;
                 let layer = layout.layer(GZIP, |tar| busybox_layer(&busybox, tar))?;
-                layout.image("small", &[layer], &json!({"Cmd": ["sh"], "Env": [PATH]}))?;
+                layout.image("small", std::slice::from_ref(&layer), &json!({"Cmd": ["sh"], "Env": [PATH]}))?;
+                layout.image("configured", &[layer], &medium_config())?;
             }
             Recipe::Distroless => {
                 let busybox = self.busybox()?;
@@ -248,7 +254,7 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 fn medium_config() -> Value {
     json!({
         "Env": [PATH, "LANG=C.UTF-8", "GREETING=hello from the image"],
-        "Cmd": ["bash"],
+        "Cmd": ["sh"],
         "WorkingDir": "/opt/app",
         "Labels": {"org.example.purpose": "test"},
         "StopSignal": "SIGINT",

@@ -50,10 +50,9 @@ fn a_cdi_device_brings_its_node_mounts_and_environment() {
     let script = "head -c 3 /dev/pseudo0 | od -An -tx1; cat /opt/pseudo/lib/libpseudo.so; echo; \
         echo $PSEUDO $PSEUDO_0; test -e /dev/pseudo1 && echo too much; \
         touch /opt/pseudo/lib/x 2>/dev/null && echo writable; true";
-    for option in ["--contained", "--no-home"] {
-        let line = ["run", option, "--device", "example.org/pseudo=0", &image, "sh", "-c", script];
-        assert_eq!(fixture.berth(&line).ok(), " 00 00 00\na library\nall here\n", "{option}");
-    }
+    // The host's own /dev, which is there without --contained, is no place for new names.
+    let line = ["run", "--contained", "--device", "example.org/pseudo=0", &image, "sh", "-c", script];
+    assert_eq!(fixture.berth(&line).ok(), " 00 00 00\na library\nall here\n");
 }
 
 fn two_devices_of_a_kind_come_together() {

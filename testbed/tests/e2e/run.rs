@@ -129,7 +129,7 @@ fn a_closed_standard_output_ends_the_command_as_outside() {
 }
 
 fn the_images_command_and_environment_are_used() {
-    let (fixture, image) = with_image("medium");
+    let (fixture, image) = with_image("configured");
     let told = fixture.berth(&["run", "--no-cwd", &image, "sh", "-c", "echo $GREETING; pwd"]).ok();
     assert_eq!(told.lines().next(), Some("hello from the image"));
     let (fixture, image) = with_image("distroless");
@@ -138,7 +138,7 @@ fn the_images_command_and_environment_are_used() {
 }
 
 fn options_win_over_the_image() {
-    let (fixture, image) = with_image("medium");
+    let (fixture, image) = with_image("configured");
     let told = shell(&fixture, &["-e", "GREETING=mine", "-w", "/usr"], &image, "echo $GREETING; pwd").ok();
     assert_eq!(told, "mine\n/usr\n");
     let file = fixture.write("variables", "# a comment\nONE=1\nTWO=with spaces\n");

@@ -78,8 +78,7 @@ fn a_distroless_image_is_what_umoci_unpacks() {
 }
 
 fn an_odd_image_is_what_umoci_unpacks() {
-    // umoci puts empty files in the place of devices; podman leaves them out, as berth does.
-    like_umoci(Recipe::Odd, &[&[TOP], &UMOCI_LACKS[..], &DEVICES[..]].concat());
+    like_umoci(Recipe::Odd, &[&[TOP], &UMOCI_LACKS[..]].concat());
 }
 
 fn like_podman(recipe: Recipe, except: &[&str]) {
@@ -92,7 +91,9 @@ fn like_podman(recipe: Recipe, except: &[&str]) {
 }
 
 fn an_odd_image_is_what_podman_mounts() {
-    like_podman(Recipe::Odd, &[TOP]);
+    // podman leaves devices out where berth, as umoci, has empty files. And it takes a whiteout that is followed by a new
+    // folder of that name for nothing; the specification (and umoci) let it hide the old one.
+    like_podman(Recipe::Odd, &[&[TOP, "below/again/old"], &DEVICES[..]].concat());
 }
 
 fn a_five_layer_image_is_what_podman_mounts() {

@@ -205,13 +205,16 @@ impl<'a> TreeWriter<'a> {
             return Err(self.too_large(format!("its files claim more than {} GiB", self.policy.bytes >> 30)));
         }
         let mode = self.mode(reader.entry().mode);
+        // An attribute can only be set while its file's mode allows its owner to write.
+        let has_xattrs = !reader.entry().xattrs.is_empty();
+        let first_mode = Mode::from_raw_mode(if has_xattrs { mode & 0o777 | 0o200 } else { mode & 0o777 });
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let parent = self.parent(directory)?;
-        let create = || rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(mode & 0o777));
+        let create = || rustix::fs::openat(parent, name, flags, first_mode);
         let file = match create() {
             Err(Errno::EXIST) => {
                 self.remove(directory, name)?;
-                rustix::fs::openat(self.parent(directory)?, name, flags, Mode::from_raw_mode(mode & 0o777))
+                rustix::fs::openat(self.parent(directory)?, name, flags, first_mode)
             }
             other => other,
         };
@@ -220,7 +223,7 @@ impl<'a> TreeWriter<'a> {
         let entry = reader.entry();
         let recorded = self.set_xattrs(file.as_fd(), path, &entry.xattrs)?;
         self.own(file.as_fd(), path, entry)?;
-        if mode & (self.policy.umask | 0o7000) != 0 {
+        if has_xattrs || mode & (self.policy.umask | 0o7000) != 0 {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|e| self.io("set the mode of", path, e))?;
         }
         rustix::fs::futimens(&file, &times(entry.mtime)).map_err(|e| self.io("set the time of", path, e))?;

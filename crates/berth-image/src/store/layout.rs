@@ -75,6 +75,8 @@ impl Layout {
                 hint: Some("name an empty or a new directory with --store".to_owned()),
             });
         }
+        // The top alone keeps others out: opening it is all that sharing a store takes.
+        builder.mode(0o755);
         for name in DIRECTORIES {
             let path = root.join(name);
             builder.create(&path).map_err(|e| fail(&path, e))?;
