@@ -72,7 +72,7 @@ impl Context {
         let below = config.stores.iter().map(|text| expand(text)).collect::<Result<Vec<_>, _>>()?;
         // A relative root would mean another store after the container's change of directory.
         let root = std::path::absolute(&root).map_err(|e| CommandError::io("find the image store", &root, e))?;
-        Ok(StoreOptions { root, below })
+        Ok(StoreOptions { root, below, in_use: None })
     }
 
     /// Opens the store.
