@@ -60,8 +60,9 @@ impl InUse {
             0xf2f5_2010,
             0xca45_1a4e,
         ];
+        // The field's type differs between architectures; the numbers have 32 bits.
+        #[allow(clippy::unnecessary_cast)]
         match rustix::fs::statfs(root) {
-            // The field's type differs between architectures; the numbers have 32 bits.
             Ok(statfs) if LOCAL.contains(&(statfs.f_type as i64 & 0xffff_ffff)) => InUse::Mounts,
             _ => InUse::Files,
         }
