@@ -439,3 +439,30 @@ fn after_a_restart_of_the_machine_an_image_is_looked_at_once() {
     bed.store.verify(&[], true, &Silent).unwrap();
     assert_eq!(bed.store.lookup("a").unwrap(), None);
 }
+
+#[test]
+fn an_image_that_comes_by_a_pipe_gets_the_names_that_it_brings() {
+    use berth_image::source::{Imported, LayerSink, StreamSource};
+    struct Pipe(&'static str, Vec<String>);
+    impl StreamSource for Pipe {
+        fn name(&self) -> String {
+            self.0.to_owned()
+        }
+        fn import(self: Box<Self>, _: &Platform, sink: &dyn LayerSink, _: &dyn Progress) -> Result<Imported> {
+            let blob = layer("x", "1");
+            let digest = sink.layer(&mut blob.as_slice(), blob.len() as u64, Compression::None)?;
+            assert_eq!(digest, Digest::of(&blob));
+            Ok(Imported { image: Memory::new("pipe", vec![blob]).image, tags: self.1 })
+        }
+    }
+    let names = |source: Pipe| -> Vec<String> {
+        let bed = Bed::new();
+        bed.store.import_stream(Box::new(source), &ImportOptions::default(), &Silent).unwrap();
+        assert_eq!(bed.findings(), [""; 0]);
+        bed.store.images().unwrap().into_iter().flat_map(|image| image.names).collect()
+    };
+    let tags = || vec!["docker.io/library/a:1".to_owned(), "docker.io/library/a:2".to_owned()];
+    assert_eq!(names(Pipe("docker-archive:-", tags())), tags());
+    assert_eq!(names(Pipe("docker-archive:-", vec![])), ["docker-archive:-"]);
+    assert_eq!(names(Pipe("podman://a", tags())), ["podman://a"]);
+}

@@ -379,7 +379,14 @@ impl Store {
         let name = source.name();
         let sink = StreamSink { store: self, options, umask: umask(), never: AtomicBool::new(false) };
         let imported = source.import(&options.platform, &sink, progress)?;
-        self.commit(&imported.image, &name)
+        // What came by a pipe has no name of its own: the archive's tags are its names, as after `docker load`.
+        let mut names = if name.ends_with(":-") { imported.tags } else { Vec::new() };
+        let first = if names.is_empty() { name } else { names.swap_remove(0) };
+        let record = self.commit(&imported.image, &first)?;
+        for name in names {
+            Reference { name, digest: record.digest.clone() }.write(layout)?;
+        }
+        Ok(record)
     }
 }
 
