@@ -139,8 +139,8 @@ fn the_images_command_and_environment_are_used() {
 
 fn options_win_over_the_image() {
     let (fixture, image) = with_image("configured");
-    let told = shell(&fixture, &["-e", "GREETING=mine", "-w", "/usr"], &image, "echo $GREETING; pwd").ok();
-    assert_eq!(told, "mine\n/usr\n");
+    let told = shell(&fixture, &["-e", "GREETING=mine", "-w", "/etc"], &image, "echo $GREETING; pwd").ok();
+    assert_eq!(told, "mine\n/etc\n");
     let file = fixture.write("variables", "# a comment\nONE=1\nTWO=with spaces\n");
     let told = shell(&fixture, &["--env-file", &file.display().to_string()], &image, "echo $ONE-$TWO").ok();
     assert_eq!(told, "1-with spaces\n");

@@ -71,7 +71,8 @@ const WAITING: &str = "echo ready; exec sleep 300";
 fn each_deadly_signal_is_told_by_the_exit_code() {
     let (fixture, image) = with_small();
     for options in [&[][..], &["--init"], &["--pid", "--init"], &["--remap-root"]] {
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGKILL, libc::SIGUSR1] {
+        // Not SIGQUIT: busybox's shell, here or outside, loses one that comes while it executes another program.
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGKILL, libc::SIGUSR1] {
             let line = [&["run"], options, &[&image, "sh", "-c", WAITING]].concat();
             let child = ready(&mut fixture.berth_command(&line));
             assert_eq!(end(child, signal), 128 + signal, "{options:?}, signal {signal}");
