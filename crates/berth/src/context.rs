@@ -69,10 +69,8 @@ impl Context {
                 },
             },
         };
-        let below = config.stores.iter().map(|text| expand(text)).collect::<Result<Vec<_>, _>>()?;
-        // A relative root would mean another store after the container's change of directory.
-        let root = std::path::absolute(&root).map_err(|e| CommandError::io("find the image store", &root, e))?;
-        Ok(StoreOptions { root, below, in_use: None })
+        let below = config.stores.iter().map(|text| absolute(expand(text)?)).collect::<Result<Vec<_>, _>>()?;
+        Ok(StoreOptions { root: absolute(root)?, below, in_use: None })
     }
 
     /// Opens the store.
@@ -91,10 +89,10 @@ impl Context {
     /// Where the named containers are.
     pub fn containers_directory(&self) -> Result<PathBuf, CommandError> {
         if let Some(directory) = env::var_os("BERTH_CONTAINERS").filter(|value| !value.is_empty()) {
-            return Ok(PathBuf::from(directory));
+            return absolute(PathBuf::from(directory));
         }
         if let Some(text) = &self.config()?.containers {
-            return expand(text);
+            return absolute(expand(text)?);
         }
         config::xdg_directory("XDG_DATA_HOME", ".local/share").map(|base| base.join("berth/containers")).ok_or_else(
             || {
@@ -122,6 +120,11 @@ impl Context {
             let _ = std::io::stderr().lock().write_all(format!("berth: {text}\n").as_bytes());
         }
     }
+}
+
+/// A relative place would be another one after a container's change of directory.
+fn absolute(path: PathBuf) -> Result<PathBuf, CommandError> {
+    std::path::absolute(&path).map_err(|e| CommandError::io("find", &path, e))
 }
 
 /// Expands variables in a path of the configuration.

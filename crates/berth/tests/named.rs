@@ -34,6 +34,18 @@ fn a_named_container_keeps_its_changes_until_it_is_removed() {
 }
 
 #[test]
+fn named_containers_are_kept_where_the_variable_says() {
+    let person = Person::new();
+    for script in ["echo kept > /kept", "cat /kept"] {
+        let mut command = person.script_command("--name one", script);
+        command.env("BERTH_CONTAINERS", "here");
+        let session = person.finish(command);
+        assert_eq!((session.code, session.stderr.as_str()), (0, ""), "{session:?}");
+    }
+    assert!(person.path("work/here/one/upper/kept").exists(), "a relative place starts at the current directory");
+}
+
+#[test]
 fn with_rm_nothing_is_left() {
     let person = Person::new();
     person.script("--name one --rm", "touch /f; exit 4").is(4, "", "");

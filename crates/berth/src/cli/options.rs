@@ -1,4 +1,5 @@
 //! Groups of options that several verbs share.
+#![allow(rustdoc::broken_intra_doc_links)] // Doc comments here are help texts, with the brackets of a usage.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

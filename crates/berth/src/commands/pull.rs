@@ -1,4 +1,5 @@
 //! `berth pull`
+#![allow(rustdoc::broken_intra_doc_links)] // Doc comments here are help texts, with the brackets of a usage.
 
 use crate::ExitCode;
 
