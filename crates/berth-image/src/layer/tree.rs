@@ -385,6 +385,8 @@ impl<'a> TreeWriter<'a> {
         let (directory, name) = split(path);
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
         self.make(directory, name, path, |parent| rustix::fs::mknodat(parent, name, FileType::RegularFile, mode, 0))?;
+        rustix::fs::chmodat(self.parent(directory)?, name, mode, AtFlags::empty())
+            .map_err(|e| self.io("set the mode of", path, e))?;
         self.node_metadata(path, entry)?;
         self.note(|| format!("device node `{}` is recorded, not made", printable(path)));
         self.record(path, entry, &Detail { recorded_xattrs: &entry.xattrs, ..Detail::default() })
