@@ -395,7 +395,7 @@ fn host_name() -> String {
     name.replace(['/', '\0'], "_")
 }
 
-/// Own processes whose root mount has this name.
+/// Own processes whose root mount has this name. What follows a comma in the mount's source is for others.
 fn rooted_in(label: &str) -> Vec<u32> {
     let mut pids: Vec<u32> = std::fs::read_dir("/proc")
         .into_iter()
@@ -404,7 +404,7 @@ fn rooted_in(label: &str) -> Vec<u32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|pid| {
             let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-            mounts.lines().any(|line| root_source(line) == Some(label))
+            mounts.lines().filter_map(root_source).any(|source| source.split(',').next() == Some(label))
         })
         .collect();
     pids.sort_unstable();

@@ -15,7 +15,7 @@ use berth_image::digest::Digest;
 use berth_image::manifest::{Compression, Descriptor, ImageConfig, Layer, Platform, ResolvedImage};
 use berth_image::progress::{Event, Progress, Silent};
 use berth_image::source::Source;
-use berth_image::store::{GcOptions, ImageRecord, ImportOptions, Store, StoreOptions};
+use berth_image::store::{GcOptions, ImageRecord, ImportOptions, InUse, Store, StoreOptions};
 use berth_image::{Error, Result};
 use tarball::Tarball;
 use tempfile::TempDir;
@@ -92,7 +92,9 @@ struct Bed {
 impl Bed {
     fn new() -> Bed {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&StoreOptions { root: dir.path().join("store"), below: vec![] }).unwrap();
+        let store =
+            Store::open(&StoreOptions { root: dir.path().join("store"), below: vec![], in_use: Some(InUse::Files) })
+                .unwrap();
         Bed { dir, store }
     }
 
@@ -157,7 +159,9 @@ fn many_imports_at_once_fetch_each_layer_once() {
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                let store = Store::open(&StoreOptions { root: root.clone(), below: vec![] }).unwrap();
+                let store =
+                    Store::open(&StoreOptions { root: root.clone(), below: vec![], in_use: Some(InUse::Files) })
+                        .unwrap();
                 store.import(&source, &ImportOptions::default(), &Silent).unwrap();
             });
         }
@@ -358,7 +362,11 @@ fn a_store_below_is_used_and_not_changed() {
     let shared = layer("shared", "1");
     let record = site.import(&Memory::new("site/a", vec![shared.clone()])).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let options = StoreOptions { root: dir.path().join("own"), below: vec![site.path(""), dir.path().join("nowhere")] };
+    let options = StoreOptions {
+        root: dir.path().join("own"),
+        below: vec![site.path(""), dir.path().join("nowhere")],
+        in_use: None,
+    };
     let store = Store::open(&options).unwrap();
     assert_eq!(store.lookup("site/a").unwrap(), Some(record.clone()));
     let own = Memory::new("own/b", vec![shared, layer("own", "1")]);
@@ -380,7 +388,8 @@ fn a_store_below_is_used_and_not_changed() {
 fn directories_that_are_no_store_or_of_a_newer_format_are_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("version"), "berth-store 9\n").unwrap();
-    let error = Store::open(&StoreOptions { root: dir.path().into(), below: vec![] }).unwrap_err();
+    let error =
+        Store::open(&StoreOptions { root: dir.path().into(), below: vec![], in_use: Some(InUse::Files) }).unwrap_err();
     assert!(error.to_string().contains("berth-store 9"), "{error}");
     assert!(error.hint().is_some());
 }

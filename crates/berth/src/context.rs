@@ -70,7 +70,7 @@ impl Context {
             },
         };
         let below = config.stores.iter().map(|text| absolute(expand(text)?)).collect::<Result<Vec<_>, _>>()?;
-        Ok(StoreOptions { root: absolute(root)?, below })
+        Ok(StoreOptions { root: absolute(root)?, below, in_use: None })
     }
 
     /// Opens the store.

@@ -45,6 +45,12 @@ fn find(
     text: &str,
     reference: Option<&Reference>,
 ) -> Result<Option<(String, ImageRecord)>, CommandError> {
+    // Only a digest is written so: no file has to be read to see what else it may mean.
+    if text.starts_with("sha256:")
+        && let Some(record) = store.lookup(text)?
+    {
+        return Ok(Some((record.digest.to_string(), record)));
+    }
     for name in reference.map_or_else(|| Ok(Vec::new()), names_of)? {
         if let Some(record) = store.lookup(&name)? {
             return Ok(Some((name, record)));
@@ -213,7 +219,7 @@ fn stored(store: &Store, name: &str, record: ImageRecord) -> Result<Image, Comma
     };
     Ok(Image {
         name: name.to_owned(),
-        digest: Some(record.digest.to_string()),
+        digest: Some(record.digest),
         layers: record.layers.iter().map(layer).collect::<Result<_, _>>()?,
         known: Some(record.entries),
         config: record.config,

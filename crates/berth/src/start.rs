@@ -14,7 +14,7 @@ use std::path::Path;
 use berth_container::oci::Process;
 use berth_container::state::{Container, Lock};
 use berth_container::{fake, launch};
-use berth_image::store::Lease;
+use berth_image::store::{Lease, mount_mark};
 
 use crate::cli::options::ContainerOptions;
 use crate::fetch;
@@ -52,7 +52,7 @@ pub fn start(
     timings.phase("bundle");
     let launch = Launch { options: &options, lease, timings };
     match &options.name {
-        None => launch.new_container(lowered, None),
+        None => launch.new_container(lowered, &image, None),
         Some(name) => match named::open_or_create(&context.containers()?, name, &image)? {
             State::Stopped(named) => launch.named(named, lowered, &image),
             State::Running(named, pid) => {
@@ -78,7 +78,7 @@ impl Launch<'_> {
         named.prepare(&mut lowered, image)?;
         let container = named.container.clone();
         let remove = self.options.rm;
-        let outcome = self.new_container(lowered, Some(named));
+        let outcome = self.new_container(lowered, image, Some(named));
         if remove {
             // What the command left running keeps the container; it says so itself.
             let removed = container.remove(false).map_err(CommandError::from);
@@ -87,8 +87,17 @@ impl Launch<'_> {
         outcome
     }
 
-    fn new_container(mut self, lowered: Lowered, named: Option<Named>) -> Result<ExitCode, CommandError> {
-        let label = named.as_ref().map(|named| named.record.label());
+    fn new_container(
+        mut self,
+        lowered: Lowered,
+        image: &Image,
+        named: Option<Named>,
+    ) -> Result<ExitCode, CommandError> {
+        let mut label = named.as_ref().map_or_else(|| "berth".to_owned(), |named| named.record.label());
+        // By this the store sees that the image is in use.
+        if let Some(digest) = &image.digest {
+            label.push_str(&mount_mark(digest));
+        }
         let options = launch::Options {
             filter: ownership_filter(lowered.fake_ownership),
             keep_groups: true,
@@ -96,7 +105,7 @@ impl Launch<'_> {
             init: self.options.init,
             // Somebody must be left to remove it.
             supervise: self.options.rm && named.is_some(),
-            label,
+            label: Some(label),
             ..launch::Options::default()
         };
         let plan = launch::Plan::new(&lowered.bundle, &options)?;
@@ -112,7 +121,13 @@ impl Launch<'_> {
         }
         let mut started =
             Started::new(named.map(|named| (named.container, named.lock)), self.options.pidfile.as_deref());
-        let code = plan.execute(&mut |pid| started.write_down(pid))?;
+        let code = plan.execute(&mut |pid| {
+            // Only if somebody else becomes the command is it still here.
+            if let Some(lease) = &mut self.lease {
+                lease.forked();
+            }
+            started.write_down(pid)
+        })?;
         Ok(ExitCode::from(code))
     }
 }

@@ -40,7 +40,8 @@ pub struct Options {
     pub preserve_fds: u32,
     /// Wait for the command, rather than becoming it. New pid and time namespaces, and terminals, imply it.
     pub supervise: bool,
-    /// Name of the overlay, by which [`crate::state`] finds its processes; absent means `berth`.
+    /// Source of the overlay, as `/proc/PID/mountinfo` shows it: [`crate::state`] finds a container's processes by what
+    /// stands before the first comma; absent means `berth`.
     pub label: Option<String>,
     /// Put a process before the command that reaps orphans and passes signals on. Implies `supervise`.
     pub init: bool,

@@ -46,7 +46,7 @@ impl Store {
     /// Removes what is not needed.
     pub fn gc(&self, options: &GcOptions) -> Result<GcReport> {
         let layout = self.own();
-        let _alone = layout.gc_lock(Kind::Exclusive)?;
+        let alone = layout.gc_lock(Kind::Exclusive)?;
         let mut references = Reference::all(layout)?;
         let mut records = ImageRecord::all(layout)?;
         let leased = lease::live(layout)?;
@@ -61,8 +61,11 @@ impl Store {
             }
             report.names.push(reference.name);
         }
-        let rest = if options.dry_run { plan(layout, &doomed)? } else { collect_unnamed(layout, false)? };
+        let (rest, trash) = if options.dry_run { (plan(layout, &doomed)?, None) } else { collect_unnamed(layout)? };
         let leftovers = if options.dry_run { 0 } else { sweep(layout)? };
+        // What was moved aside is nobody's: starts and imports need not wait while it is removed.
+        drop(alone);
+        drop(trash);
         Ok(GcReport { names: report.names, in_use: report.in_use, leftovers, ..rest })
     }
 }
@@ -120,15 +123,16 @@ fn doom(record: &ImageRecord, leased: &HashSet<String>, doomed: &mut HashSet<Dig
 fn plan(layout: &Layout, doomed: &HashSet<Digest>) -> Result<GcReport> {
     let references: Vec<Reference> =
         Reference::all(layout)?.into_iter().filter(|r| !doomed.contains(&r.digest)).collect();
-    collect(layout, &references, true)
+    collect(layout, &references, true).map(|(report, _)| report)
 }
 
-/// Removes images without a name and a lease, and what belongs to no image. The store must be locked exclusively.
-pub(super) fn collect_unnamed(layout: &Layout, dry_run: bool) -> Result<GcReport> {
-    collect(layout, &Reference::all(layout)?, dry_run)
+/// Takes away images without a name and a lease, and what belongs to no image. The store must be locked exclusively. What
+/// is taken away lies in the directory that comes back, and is removed with it.
+pub(super) fn collect_unnamed(layout: &Layout) -> Result<(GcReport, Option<WorkDir>)> {
+    collect(layout, &Reference::all(layout)?, false)
 }
 
-fn collect(layout: &Layout, references: &[Reference], dry_run: bool) -> Result<GcReport> {
+fn collect(layout: &Layout, references: &[Reference], dry_run: bool) -> Result<(GcReport, Option<WorkDir>)> {
     let mut report = GcReport::default();
     let leased = lease::live(layout)?;
     let named: HashSet<&Digest> = references.iter().map(|r| &r.digest).collect();
@@ -162,16 +166,14 @@ fn collect(layout: &Layout, references: &[Reference], dry_run: bool) -> Result<G
             let _ = std::fs::remove_file(entry.path());
         }
     }
-    Ok(report)
+    Ok((report, trash))
 }
 
 /// Moves something out of its place; it is removed with the work directory.
 fn discard(trash: Option<&WorkDir>, path: &Path) -> Result<()> {
     let Some(trash) = trash else { return Ok(()) };
     let name = path.file_name().unwrap_or_default();
-    let target = trash.path().join(name);
-    std::fs::rename(path, &target).map_err(|e| Error::io("remove", path, e))?;
-    super::remove::tree(&target).map_err(|e| Error::io("remove", &target, e))
+    std::fs::rename(path, trash.path().join(name)).map_err(|e| Error::io("remove", path, e))
 }
 
 /// The digests that a directory of `ALGORITHM/HEX` holds.

@@ -10,7 +10,7 @@
 //!   images/HEX.json                  all that a start needs of the image with this manifest digest
 //!   refs/NAME                        which manifest digest a name means
 //!   locks/                           one fetch at a time per blob
-//!   leases/                          which images are in use, by which process of which boot of which host
+//!   leases/                          on a network file system: which hosts' processes use which images
 //!   tmp/                             what is being made; each entry with a lock that its maker holds
 //!   gc.lock                          held shared while the store is used, exclusive while it is cleaned
 //! ```
@@ -38,7 +38,7 @@ use std::time::SystemTime;
 
 pub use gc::{GcOptions, GcReport};
 pub use import::ImportOptions;
-pub use lease::Lease;
+pub use lease::{InUse, Lease, mount_mark};
 pub use record::{EntryKind, ImageRecord, KNOWN_PATHS, LayerRecord};
 pub use verify::{Finding, VerifyReport};
 
@@ -54,6 +54,8 @@ pub struct StoreOptions {
     pub root: PathBuf,
     /// Further stores, searched in order, never written. One that does not exist is passed over.
     pub below: Vec<PathBuf>,
+    /// How it is known which images are in use; by default, as the file system of the store asks for.
+    pub in_use: Option<InUse>,
 }
 
 /// A store, with the read-only ones below it.
@@ -61,6 +63,7 @@ pub struct StoreOptions {
 pub struct Store {
     /// The writable one first.
     layouts: Vec<Layout>,
+    in_use: Option<InUse>,
 }
 
 /// An image in the store, for lists.
@@ -103,7 +106,7 @@ impl Store {
             Err(_) if !layouts.is_empty() => {}
             Err(error) => return Err(error),
         }
-        Ok(Store { layouts })
+        Ok(Store { layouts, in_use: options.in_use })
     }
 
     /// The directory of the writable store.
@@ -224,7 +227,7 @@ impl Store {
     /// Says that a process uses an image from now on, so that garbage collection leaves it alone. A store that cannot be
     /// written gives a lease of no effect.
     pub fn lease(&self, image: &ImageRecord) -> Result<Lease> {
-        Lease::take(self.own(), image)
+        Lease::take(self.own(), image, self.in_use)
     }
 
     /// All images, by name; those without one at the end.
@@ -252,7 +255,7 @@ impl Store {
     /// its layers: it is an error, or with `force` they stay until garbage collection.
     pub fn remove(&self, name: &str, force: bool) -> Result<Removed> {
         let layout = self.own();
-        let _alone = layout.gc_lock(lock::Kind::Exclusive)?;
+        let alone = layout.gc_lock(lock::Kind::Exclusive)?;
         let not_found = || Error::NotFound {
             name: name.to_owned(),
             reason: Some(format!("looked in the store {}", layout.root().display())),
@@ -281,7 +284,10 @@ impl Store {
             removed.names.push(reference.name.clone());
         }
         if last {
-            let report = gc::collect_unnamed(layout, false)?;
+            let (report, trash) = gc::collect_unnamed(layout)?;
+            // What was moved aside is nobody's: others need not wait while it is removed.
+            drop(alone);
+            drop(trash);
             removed.image = report.images.contains(&digest).then_some(digest);
             removed.layers = report.layers;
         }

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
 use berth_container::etc::Entry;
+use berth_image::Digest;
 use berth_image::manifest::RunConfig;
 use berth_image::store::{EntryKind, KNOWN_PATHS};
 
@@ -14,7 +15,7 @@ pub struct Image {
     /// Its name, for messages.
     pub name: String,
     /// The digest of its manifest, if it has one.
-    pub digest: Option<String>,
+    pub digest: Option<Digest>,
     /// What it says of how to run.
     pub config: RunConfig,
     /// Its `/etc/passwd`.

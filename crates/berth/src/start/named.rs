@@ -83,8 +83,8 @@ pub fn open(container: Container) -> Result<State, Error> {
 }
 
 fn check_image(record: &Record, image: &Image) -> Result<(), CommandError> {
-    let same = match (&record.digest, &image.digest) {
-        (Some(made), Some(asked)) => made == asked,
+    let same = match (&record.digest, image.digest.as_ref().map(ToString::to_string)) {
+        (Some(made), Some(asked)) => *made == asked,
         _ => record.image == image.name,
     };
     if same {
@@ -106,7 +106,7 @@ fn new_record(name: &str, image: &Image) -> Record {
         created: now.as_secs(),
         id: format!("{:x}.{:x}", now.as_nanos(), std::process::id()),
         image: image.name.clone(),
-        digest: image.digest.clone(),
+        digest: image.digest.as_ref().map(ToString::to_string),
         bundle: Bundle { spec: berth_container::oci::Spec::default(), rootfs: Rootfs::Dir("/".into()) },
         fake_ownership: false,
         stop_signal: None,
@@ -145,21 +145,26 @@ impl Named {
 mod tests {
     use super::*;
     use berth_container::oci::Mount;
+    use berth_image::Digest;
 
     fn image(name: &str, digest: Option<&str>) -> Image {
-        Image { name: name.to_owned(), digest: digest.map(str::to_owned), ..Image::default() }
+        Image {
+            name: name.to_owned(),
+            digest: digest.map(|content| Digest::of(content.as_bytes())),
+            ..Image::default()
+        }
     }
 
     #[test]
     fn a_container_stays_with_the_image_that_it_was_made_from() {
         let place = tempfile::tempdir().unwrap();
         let containers = Containers::at(place.path());
-        let made = image("debian:12", Some("sha256:1"));
+        let made = image("debian:12", Some("1"));
         drop(open_or_create(&containers, "one", &made).unwrap());
-        drop(open_or_create(&containers, "one", &image("localhost/debian:12", Some("sha256:1"))).unwrap());
-        let error = open_or_create(&containers, "one", &image("debian:12", Some("sha256:2"))).unwrap_err();
+        drop(open_or_create(&containers, "one", &image("localhost/debian:12", Some("1"))).unwrap());
+        let error = open_or_create(&containers, "one", &image("debian:12", Some("2"))).unwrap_err();
         assert_eq!(error.to_string(), "container `one` was made from an earlier debian:12");
-        let error = open_or_create(&containers, "one", &image("ubuntu", Some("sha256:3"))).unwrap_err();
+        let error = open_or_create(&containers, "one", &image("ubuntu", Some("3"))).unwrap_err();
         assert_eq!(error.to_string(), "container `one` was made from debian:12, not from ubuntu");
     }
 
