@@ -104,7 +104,7 @@ fn run() -> io::Result<()> {
     let dir = scratch.path().to_owned();
     let beside = env::current_exe()?;
     let berth = dir.join("berth");
-    fs::copy(beside.with_file_name("berth"), &berth)?;
+    fs::copy(env::var_os("BERTH_BIN").map_or_else(|| beside.with_file_name("berth"), PathBuf::from), &berth)?;
     let bench = dir.join("bench");
     fs::copy(&beside, &bench)?;
     let registry = Registry::start(&dir.join("registry"), &dir.join("storage"), &Options::default())?;

@@ -91,8 +91,7 @@ fn fill_storage(layout: &Layout, storage: &Path) -> io::Result<()> {
     let work = tempfile::tempdir()?;
     let registry = Registry::start(work.path(), storage, &Options::default())?;
     for recipe in RECIPES {
-        let manifest = layout.push(recipe.name(), registry.address(), recipe.name())?;
-        layout.push_manifest(registry.address(), recipe.name(), "latest", &manifest)?;
+        layout.push(recipe.name(), registry.address(), recipe.name())?;
     }
     fs::write(mark, index)
 }

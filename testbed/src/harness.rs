@@ -37,6 +37,8 @@ pub enum Need {
     Namespaces,
     /// The user who runs the tests has subordinate ids.
     SubIds,
+    /// Control groups in the form that crun accepts: the new one, which root can mount for the tests.
+    ControlGroups,
 }
 
 /// docker-registry.
@@ -103,6 +105,11 @@ impl Need {
                  kernel.apparmor_restrict_unprivileged_userns=0)"
                     .to_owned()
             }),
+            Need::ControlGroups => {
+                let there =
+                    rustix::process::getuid().is_root() || PathBuf::from("/sys/fs/cgroup/cgroup.controllers").exists();
+                (!there).then(|| "needs control groups of version 2 (or root)".to_owned())
+            }
             Need::SubIds => {
                 let user = User::current();
                 let ranges = fs::read_to_string("/etc/subuid").unwrap_or_default();

@@ -283,13 +283,15 @@ impl Layout {
         Ok(parts)
     }
 
-    /// Pushes the image under `tag` to a registry on loopback that speaks plain HTTP, as `name:tag`.
+    /// Pushes the image under `tag` to a registry on loopback that speaks plain HTTP, as `name:tag` and `name:latest`.
     pub fn push(&self, tag: &str, registry: SocketAddr, name: &str) -> io::Result<Descriptor> {
         let manifest = self.find(tag)?;
         for part in self.parts(&manifest)? {
             self.push_blob(registry, name, &part)?;
         }
-        self.push_manifest(registry, name, tag, &manifest)?;
+        for tag in [tag, "latest"] {
+            self.push_manifest(registry, name, tag, &manifest)?;
+        }
         Ok(manifest)
     }
 

@@ -27,7 +27,7 @@ chapter!("signals",
     [REGISTRY, Need::Namespaces, SCRIPT]:
         a_terminal_is_there_with_pty_and_without,
         ctrl_c_on_a_terminal_ends_the_command;
-    [REGISTRY, Need::Namespaces, PODMAN, SCRIPT]:
+    [REGISTRY, Need::Namespaces, Need::ControlGroups, PODMAN, SCRIPT]:
         ends_are_the_same_as_with_podman,
         a_terminal_is_the_same_as_with_podman;
 );
