@@ -57,6 +57,7 @@ pub fn run(world: &World) -> io::Result<Vec<Row>> {
         .collect();
     layers.reverse();
     let bundle = bundle(world, &home)?;
+    let typical = typical_bundle(world, &home, &bundle)?;
     let podman = podman(world, &home);
     let source = format!("docker://{}/medium", world.registry.address());
     process::run_with(
@@ -71,12 +72,10 @@ pub fn run(world: &World) -> io::Result<Vec<Row>> {
     let commands: Vec<(&str, Vec<String>)> = vec![
         ("floor (C)", vec![text(&floor), layers.join(":"), "/bin/true".into()]),
         ("berth run", [vec![text(&world.berth)], strings(&["run", &image, "/bin/true"])].concat()),
-        ("crun run", strings(&["crun", "--cgroup-manager=disabled", "run", "--bundle", &text(&bundle), "@"])),
-        (
-            "podman run",
-            [podman, strings(&["run", "--rm", "--net=host", "--cgroups=disabled", "--pull=never", &name, "/bin/true"])]
-                .concat(),
-        ),
+        ("crun run, least specification", crun(&bundle)),
+        ("crun run, crun spec --rootless", crun(&typical)),
+        ("podman run, host network", [podman.clone(), in_podman(&["--net=host"], &name)].concat()),
+        ("podman run", [podman, in_podman(&[], &name)].concat()),
     ];
     let mut command = world.command(&world.bench, &home);
     command.arg("measure").arg(serde_json::to_string(&commands)?);
@@ -84,6 +83,28 @@ pub fn run(world: &World) -> io::Result<Vec<Row>> {
     // Pause processes of podman hold a mount namespace each: they end with their user.
     let rows: Vec<(String, Vec<f64>, Vec<f64>, u64)> = serde_json::from_str(&told)?;
     Ok(rows.into_iter().map(|(name, times, at_once, failures)| Row { name, times, at_once, failures }).collect())
+}
+
+fn crun(bundle: &Path) -> Vec<String> {
+    strings(&["crun", "--cgroup-manager=disabled", "run", "--bundle", &bundle.display().to_string(), "@"])
+}
+
+fn in_podman(options: &[&str], image: &str) -> Vec<String> {
+    let run = ["run", "--rm", "--cgroups=disabled", "--pull=never"];
+    strings(&[&run[..], options, &[image, "/bin/true"]].concat())
+}
+
+/// A bundle with the specification that crun itself writes for an ordinary user: all namespaces, its own mounts.
+fn typical_bundle(world: &World, home: &Path, least: &Path) -> io::Result<std::path::PathBuf> {
+    let bundle = world.new_dir(&home.join("typical"))?;
+    process::run(world.command("crun", &bundle).args(["spec", "--rootless"])).ok();
+    let file = bundle.join("config.json");
+    let mut spec: Value = serde_json::from_slice(&fs::read(&file)?)?;
+    spec["process"]["terminal"] = json!(false);
+    spec["process"]["args"] = json!(["/bin/true"]);
+    spec["root"] = json!({"path": least.join("rootfs"), "readonly": true});
+    fs::write(file, spec.to_string())?;
+    Ok(bundle)
 }
 
 fn strings(words: &[&str]) -> Vec<String> {
