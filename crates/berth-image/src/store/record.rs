@@ -51,7 +51,7 @@ pub struct ImageRecord {
 }
 
 /// Paths that a start asks after: asking every layer of an image for each would take longer than mounting them.
-pub const KNOWN_PATHS: [&str; 11] = [
+pub const KNOWN_PATHS: [&str; 12] = [
     "etc",
     "etc/passwd",
     "etc/group",
@@ -63,6 +63,7 @@ pub const KNOWN_PATHS: [&str; 11] = [
     "etc/apt/apt.conf.d",
     "bin/sh",
     "bin/bash",
+    "usr/bin/sh",
 ];
 
 /// What stands at a path of an image. Links on the way to it are not followed.
