@@ -7,14 +7,16 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufWriter};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::file::{Present, gid, hash_zeros, present, pwrite_all, real_path, times, uid, write_all};
 use super::index::{self, Detail, printable};
+use super::path::{join, normalise, resolve_lexically, split};
 use super::tar::{Entry, Kind, Reader, TarError};
 use super::whiteout::{self, Marker};
 use crate::error::{Error, Result};
@@ -37,8 +39,6 @@ pub struct Policy {
 
 /// Bytes of directory paths that are kept until the end of a layer; more is an attack, not an image.
 const MAX_DEFERRED: usize = 512 << 20;
-/// Deepest path: removing or checking a tree holds one descriptor a level.
-const MAX_DEPTH: usize = 256;
 /// Notes kept of one layer; the rest is counted.
 const MAX_NOTES: usize = 20;
 
@@ -721,134 +721,5 @@ impl<'a> TreeWriter<'a> {
                 Error::BadLayer { layer: self.layer.to_owned(), entry: path.map(printable), reason: other.to_string() }
             }
         }
-    }
-}
-
-/// Where a descriptor's directory is.
-fn real_path(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    rustix::fs::readlink(path, Vec::new()).map(std::ffi::CString::into_bytes)
-}
-
-/// What stands at a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Present {
-    Directory,
-    Symlink,
-    Whiteout,
-    Other,
-}
-
-fn present(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Present>, Errno> {
-    let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => return Ok(None),
-        other => other?,
-    };
-    Ok(Some(match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => Present::Directory,
-        FileType::Symlink => Present::Symlink,
-        FileType::CharacterDevice if stat.st_rdev == 0 => Present::Whiteout,
-        _ => Present::Other,
-    }))
-}
-
-/// Makes `path` relative: no leading or double slashes, no `.`; `..` is refused. An absolute name stays inside the tree,
-/// as with every other tool.
-pub(crate) fn normalise(path: &[u8], into: &mut Vec<u8>) -> Result<(), &'static str> {
-    into.clear();
-    let mut depth = 0;
-    for name in path.split(|&b| b == b'/') {
-        match name {
-            b"" | b"." => {}
-            b".." => return Err("a path with `..` in it"),
-            _ => {
-                depth += 1;
-                if depth > MAX_DEPTH {
-                    return Err("a path that is nested deeper than 256 directories");
-                }
-                if !into.is_empty() {
-                    into.push(b'/');
-                }
-                into.extend_from_slice(name);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The path that a link in `directory` names, as text: `..` takes the last name away.
-fn resolve_lexically(directory: &[u8], target: &[u8]) -> Vec<u8> {
-    let mut names: Vec<&[u8]> = Vec::new();
-    let start: &[u8] = if target.starts_with(b"/") { b"" } else { directory };
-    for name in start.split(|&b| b == b'/').chain(target.split(|&b| b == b'/')) {
-        match name {
-            b"" | b"." => {}
-            b".." => drop(names.pop()),
-            _ => names.push(name),
-        }
-    }
-    names.join(&b'/')
-}
-
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|&b| b == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (b"", path),
-    }
-}
-
-fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut path = directory.to_vec();
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name);
-    path
-}
-
-fn times(mtime: (i64, u32)) -> Timestamps {
-    let time = Timespec { tv_sec: mtime.0, tv_nsec: mtime.1.into() };
-    Timestamps { last_access: time, last_modification: time }
-}
-
-fn uid(id: u64) -> Option<rustix::fs::Uid> {
-    u32::try_from(id).ok().filter(|&id| id != u32::MAX).map(rustix::fs::Uid::from_raw)
-}
-
-fn gid(id: u64) -> Option<rustix::fs::Gid> {
-    u32::try_from(id).ok().filter(|&id| id != u32::MAX).map(rustix::fs::Gid::from_raw)
-}
-
-fn write_all(fd: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
-    while !bytes.is_empty() {
-        match rustix::io::write(fd, bytes) {
-            Ok(written) => bytes = &bytes[written..],
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn pwrite_all(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
-    while !bytes.is_empty() {
-        match rustix::io::pwrite(fd, bytes, offset) {
-            Ok(written) => {
-                bytes = &bytes[written..];
-                offset += written as u64;
-            }
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn hash_zeros(hasher: &mut Xxh3, mut count: u64) {
-    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-    while count > 0 {
-        let take = count.min(ZEROS.len() as u64) as usize;
-        hasher.update(&ZEROS[..take]);
-        count -= take as u64;
     }
 }
