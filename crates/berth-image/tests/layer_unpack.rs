@@ -340,7 +340,7 @@ fn names_of_every_dialect_are_read() {
     let prefix = Tarball::new().entry(Header { name: &file[..90], prefix: directory, ..Header::default() }, b"1");
     assert_eq!(Case::good(prefix).0.read(&format!("{directory}/{}", &file[..90])), "1");
     let v7 = Tarball::new()
-        .entry(Header { name: "dir/", kind: 0, magic: &[0; 8], ..Header::default() }, b"")
+        .entry(Header { name: "dir/", kind: 0, mode: 0o755, magic: &[0; 8], ..Header::default() }, b"")
         .entry(Header { name: "dir/a", kind: 0, magic: &[0; 8], ..Header::default() }, b"1");
     assert_eq!(Case::good(v7).0.read("dir/a"), "1");
     let odd = Tarball::new()
