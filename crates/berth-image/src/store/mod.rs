@@ -18,7 +18,7 @@
 //! * Everything appears by one rename on the same file system; a reader never sees half of anything. A process that is
 //!   killed leaves something in `tmp/` at most, which the next one sweeps.
 //! * Layers are named by the digest of their blob in the manifest: what was verified is what names the tree. (A digest
-//!   of the uncompressed tar is not needed for that, and hashing it too would cost a third more.)
+//!   of the uncompressed tar is not needed for that.)
 //! * Blobs of layers are not kept.
 //! * A name points to an image record, a record to layers. Garbage collection takes images without a name and a lease,
 //!   and layers without an image.
