@@ -7,12 +7,15 @@
 pub mod accounts;
 pub mod bundle;
 pub mod cdi;
+pub mod cgroup;
 pub mod environment;
 pub mod error;
 pub mod etc;
 pub mod fake;
 pub mod launch;
 pub mod oci;
+pub mod runtime;
+pub mod seccomp;
 pub mod state;
 pub mod subid;
 pub mod terminal;

@@ -1,0 +1,1 @@
+//! The life of a container behind runc's command line: create, start, run, state, kill, delete, exec.
