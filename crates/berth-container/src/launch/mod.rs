@@ -18,6 +18,7 @@ mod sys;
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
@@ -45,6 +46,12 @@ pub struct Options {
     pub label: Option<String>,
     /// Put a process before the command that reaps orphans and passes signals on. Implies `supervise`.
     pub init: bool,
+    /// Make the root by chroot(2) rather than pivot_root(2): weaker, and needed on an initial ramfs.
+    pub no_pivot: bool,
+    /// Set `HOME` from the container's `/etc/passwd` where the process's environment lacks it.
+    pub set_home: bool,
+    /// The bundle's directory, absolute: what relative sources of bind mounts start from.
+    pub bundle: Option<PathBuf>,
 }
 
 /// A bundle, ready to be started.
@@ -72,7 +79,7 @@ struct ContainerSteps {
     domainname: Option<String>,
     /// The network namespace is new: its loopback interface is down.
     loopback: bool,
-    sysctls: Vec<(String, String)>,
+    sysctls: Vec<namespaces::Sysctl>,
     attributes: process::Host,
     hooks: Option<hooks::HookPlan>,
 }
@@ -142,16 +149,15 @@ impl Plan {
             return Err(Error::bad_spec("hostname", "needs a uts namespace"));
         }
         let personality = spec.linux.as_ref().and_then(|linux| linux.personality.as_ref()).map(|p| p.domain.as_str());
-        let need_parent = new(NamespaceKind::Pid) || new(NamespaceKind::Time);
         Ok(Plan {
-            entry: Entry::new(process, personality, options, need_parent, namespaces.may_set_groups())?,
+            entry: Entry::new(process, personality, options, namespaces.need_child(), namespaces.may_set_groups())?,
             steps: ContainerSteps {
-                root: rootfs::RootPlan::plan(&bundle.rootfs, spec, namespaces.has_user(), options.label.as_deref())?,
-                mounts: mounts::plan(spec)?,
+                root: rootfs::RootPlan::plan(&bundle.rootfs, spec, new(NamespaceKind::User), options)?,
+                mounts: mounts::plan(spec, options.bundle.as_deref())?,
                 hostname: spec.hostname.clone(),
                 domainname: spec.domainname.clone(),
                 loopback: new(NamespaceKind::Network),
-                sysctls: sysctls(spec)?,
+                sysctls: namespaces::sysctls(spec)?,
                 attributes: process::Host::plan(process),
                 hooks: hooks::HookPlan::plan(spec)?,
                 namespaces,
@@ -175,6 +181,8 @@ impl Plan {
 
 impl Steps for ContainerSteps {
     fn enter(&self) -> Result<()> {
+        // While this process may still write its own file: another user or user namespace takes that away.
+        self.attributes.set_oom_score()?;
         self.namespaces.enter()
     }
 
@@ -187,7 +195,9 @@ impl Steps for ContainerSteps {
         mounts.attach(root.fd())?;
         self.attributes.apply()?;
         if let Some(hooks) = &self.hooks {
-            let (stage, path) = root.on_host()?;
+            let (Some(stage), path) = root.on_host() else {
+                return Err(Error::bad_spec("hooks", "are supported with an overlay only"));
+            };
             hooks.run_before(stage, &path)?;
         }
         root.enter()?;
@@ -208,10 +218,7 @@ impl ContainerSteps {
         if self.loopback {
             sys::loopback_up().map_err(|e| Error::system("bring the loopback interface up", e))?;
         }
-        for (path, value) in &self.sysctls {
-            std::fs::write(path, value).map_err(|e| Error::io("set the kernel parameter", path, e))?;
-        }
-        Ok(())
+        namespaces::set_sysctls(&self.sysctls)
     }
 }
 
@@ -231,30 +238,6 @@ pub(crate) fn enter_namespaces(spec: &Spec) -> Result<()> {
 
 fn has(spec: &Spec, kind: NamespaceKind) -> bool {
     spec.linux.iter().flat_map(|linux| &linux.namespaces).any(|namespace| namespace.kind == kind)
-}
-
-/// Kernel parameters as files; only those that belong to a namespace of the container, never the host's.
-fn sysctls(spec: &Spec) -> Result<Vec<(String, String)>> {
-    /// Prefixes, and the namespace that makes them the container's own.
-    const OWNERS: &[(&str, NamespaceKind)] = &[
-        ("net.", NamespaceKind::Network),
-        ("fs.mqueue.", NamespaceKind::Ipc),
-        ("kernel.msg", NamespaceKind::Ipc),
-        ("kernel.sem", NamespaceKind::Ipc),
-        ("kernel.shm", NamespaceKind::Ipc),
-        ("kernel.domainname", NamespaceKind::Uts),
-        ("kernel.hostname", NamespaceKind::Uts),
-    ];
-    let mut files = Vec::new();
-    for (name, value) in spec.linux.iter().flat_map(|linux| &linux.sysctl) {
-        let field = || format!("linux.sysctl[{name}]");
-        let owned = OWNERS.iter().any(|(prefix, kind)| name.starts_with(prefix) && has(spec, *kind));
-        if !owned || name.contains("..") {
-            return Err(Error::bad_spec(field(), "does not belong to a namespace of this container"));
-        }
-        files.push((format!("/proc/sys/{}", name.replace('.', "/")), value.clone()));
-    }
-    Ok(files)
 }
 
 /// A string for the kernel.
