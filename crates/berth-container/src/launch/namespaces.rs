@@ -58,7 +58,9 @@ impl IdMapping {
     /// groups can still be set inside.
     fn choose(uids: &[IdMap], gids: &[IdMap], euid: u32, egid: u32) -> IdMapping {
         match (uids, gids) {
-            ([uid], [gid]) if euid != 0 && uid.size == 1 && gid.size == 1 && uid.host_id == euid && gid.host_id == egid => {
+            ([uid], [gid])
+                if euid != 0 && uid.size == 1 && gid.size == 1 && uid.host_id == euid && gid.host_id == egid =>
+            {
                 IdMapping::Single { inside_uid: uid.container_id, inside_gid: gid.container_id }
             }
             _ => IdMapping::Ranges { uids: uids.to_vec(), gids: gids.to_vec() },
@@ -137,10 +139,13 @@ impl Namespaces {
         }
     }
 
-    /// Whether the command must be a child: it is the children that new pid and time namespaces hold for, and joined ones.
+    /// Whether some of them hold for children only.
     pub fn need_child(&self) -> bool {
-        let children = UnshareFlags::NEWPID | UnshareFlags::NEWTIME;
-        self.new.intersects(children) || self.join.iter().any(|(flag, _)| flag.bits() & children.bits() != 0)
+        let joined = self
+            .join
+            .iter()
+            .fold(UnshareFlags::empty(), |all, (flag, _)| all | UnshareFlags::from_bits_retain(flag.bits()));
+        (self.new | joined).intersects(UnshareFlags::NEWPID | UnshareFlags::NEWTIME)
     }
 
     /// Whether a user namespace is part of it.
@@ -149,22 +154,24 @@ impl Namespaces {
             || self.join.iter().any(|(flag, _)| flag.bits() == UnshareFlags::NEWUSER.bits())
     }
 
-    /// Moves the process into the namespaces. A new pid or time namespace holds for children only.
+    /// Moves the process into the namespaces, but for a new cgroup namespace. A new pid or time namespace holds for
+    /// children only.
     pub fn enter(&self) -> Result<()> {
         if !self.join.is_empty() {
             self.join()?;
         }
+        let first = self.new - UnshareFlags::NEWCGROUP;
         match &self.mapping {
             Some(IdMapping::Single { inside_uid, inside_gid }) => {
-                self.unshare()?;
+                self.unshare(first)?;
                 write_single_map(*inside_uid, self.euid, *inside_gid, self.egid)?;
             }
             Some(IdMapping::Ranges { uids, gids }) => {
                 let helper = MapWriter::start(uids, gids, self.euid == 0)?;
-                self.unshare()?;
+                self.unshare(first)?;
                 helper.finish()?;
             }
-            None => self.unshare()?,
+            None => self.unshare(first)?,
         }
         if !self.time_offsets.is_empty() {
             write_file("/proc/self/timens_offsets", self.time_offsets.as_bytes())
@@ -205,13 +212,19 @@ impl Namespaces {
         Ok(())
     }
 
-    fn unshare(&self) -> Result<()> {
-        if self.new.is_empty() {
+    /// Makes the new cgroup namespace, whose root is the cgroup in which the process is now: so this comes after it was
+    /// put there.
+    pub fn enter_cgroup(&self) -> Result<()> {
+        self.unshare(self.new & UnshareFlags::NEWCGROUP)
+    }
+
+    fn unshare(&self, new: UnshareFlags) -> Result<()> {
+        if new.is_empty() {
             return Ok(());
         }
-        unshare(self.new).map_err(|source| {
-            let hint = namespace_hint(&source, self.new);
-            Error::Namespaces { namespaces: in_words(self.new), source, hint }
+        unshare(new).map_err(|source| {
+            let hint = namespace_hint(&source, new);
+            Error::Namespaces { namespaces: in_words(new), source, hint }
         })
     }
 }
@@ -331,9 +344,18 @@ pub fn sysctls(spec: &Spec) -> Result<Vec<Sysctl>> {
 /// (`net/ipv4/conf/eth0.1/forwarding`, `net.ipv4.conf.eth0/1.forwarding`).
 fn sysctl_path(name: &str) -> String {
     match name.find(['.', '/']) {
-        Some(at) if name.as_bytes()[at] == b'.' => {
-            name.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect()
-        }
+        Some(at) if name.as_bytes()[at] == b'.' => name
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
         _ => name.to_owned(),
     }
 }
@@ -383,8 +405,7 @@ pub fn user_namespace(uids: &[IdMap], gids: &[IdMap]) -> Result<OwnedFd> {
         if count == 0 {
             return Err(failed(io::Error::from_raw_os_error(libc::EPERM)));
         }
-        write_maps(child, uids, gids)
-            .map_err(|(ids, reason)| Error::IdMapping { ids, reason, hint: None })?;
+        write_maps(child, uids, gids).map_err(|(ids, reason)| Error::IdMapping { ids, reason, hint: None })?;
         rustix::fs::open(format!("/proc/{child}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| failed(e.into()))
     });
@@ -629,9 +650,15 @@ mod tests {
             assert!(sysctls(&spec(name, &[NamespaceKind::Mount])).is_err(), "{name}");
         }
         let all = KINDS.iter().map(|row| row.0).collect::<Vec<_>>();
-        for name in
-            ["kernel.core_pattern", "vm.swappiness", "net.../kernel.panic", "net/../kernel/panic", "kernel.shmmaxx", "net", ""]
-        {
+        for name in [
+            "kernel.core_pattern",
+            "vm.swappiness",
+            "net.../kernel.panic",
+            "net/../kernel/panic",
+            "kernel.shmmaxx",
+            "net",
+            "",
+        ] {
             assert!(sysctls(&spec(name, &all)).is_err(), "{name}");
         }
     }

@@ -268,9 +268,7 @@ impl Root<'_> {
         }
         chdir(c"/").map_err(switch)?;
         match self.plan.own_propagation {
-            Some(kind) => {
-                mount_change(c"/", kind).map_err(|e| Error::system("set the root's mount propagation", e))
-            }
+            Some(kind) => mount_change(c"/", kind).map_err(|e| Error::system("set the root's mount propagation", e)),
             None => Ok(()),
         }
     }
