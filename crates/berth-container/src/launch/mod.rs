@@ -14,11 +14,12 @@ mod namespaces;
 mod options;
 mod process;
 mod rootfs;
+pub mod sealed;
 mod supervise;
 mod sys;
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use crate::bundle::Bundle;
@@ -161,7 +162,7 @@ impl Entry {
     ) -> Result<Entry> {
         Ok(Entry {
             attributes: process::Attributes::plan(process, personality, may_set_groups, options)?,
-            command: exec::Command::plan(process, options.create_cwd)?,
+            command: exec::Command::plan(process, options)?,
             preserve_fds: options.preserve_fds,
             supervised: options.supervise || options.init || process.terminal || need_parent,
             init: options.init,
@@ -183,7 +184,13 @@ impl Entry {
         steps.enter()?;
         steps.build(None)?;
         steps.begin()?;
-        Err(self.finish(None)?.exec())
+        let failure = match self.finish(None) {
+            Ok(ready) => ready.exec(),
+            Err(error) => error,
+        };
+        // Our callers will close what they believe to have open.
+        sys::fill_descriptors();
+        Err(failure)
     }
 
     /// Prepares the container's terminal, before it becomes this process'.
@@ -199,18 +206,38 @@ impl Entry {
         Ok(())
     }
 
-    /// Up to the last step, which is [`exec::Command::exec`] of the answer. `channel` stays open until then.
-    fn finish(&self, channel: Option<BorrowedFd<'_>>) -> Result<&exec::Command> {
-        let _ = channel;
+    /// Up to the last step, which is [`Ready::exec`] of the answer. `channel` stays open until then; everything else but
+    /// what the command inherits is closed, and owners of it must not be used any more.
+    fn finish(&self, channel: Option<BorrowedFd<'_>>) -> Result<Ready<'_>> {
         if let Some(name) = &self.keyring {
             sys::join_session_keyring(name).map_err(|e| Error::system("make a session keyring", e))?;
         }
         self.attributes.own_standard_files();
-        sys::close_on_exec_from(3 + self.preserve_fds).map_err(|e| Error::system("close inherited files", e))?;
+        // Really closed, not only when the command is executed: its name and its directory are looked up before, and may
+        // be `/proc/self/fd/N/…`, where N was a directory of the host.
+        sys::close_all_but(3 + self.preserve_fds, &mut [channel.map_or(-1, |channel| channel.as_raw_fd())])
+            .map_err(|e| Error::system("close inherited files", e))?;
+        let home = self.command.home();
+        let there = self.command.try_directory()?;
         self.attributes.apply()?;
-        self.command.enter_directory()?;
+        if !there {
+            self.command.enter_directory()?;
+        }
         sys::reset_signals();
-        Ok(&self.command)
+        Ok(Ready { command: &self.command, home })
+    }
+}
+
+/// A command of which nothing is left to be done but to become it.
+struct Ready<'a> {
+    command: &'a exec::Command,
+    home: Option<CString>,
+}
+
+impl Ready<'_> {
+    /// Becomes the command; returns only to say why not.
+    fn exec(&self) -> Error {
+        self.command.exec(self.home.as_deref())
     }
 }
 
