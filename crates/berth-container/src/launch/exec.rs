@@ -205,12 +205,19 @@ impl Command {
                 let interpreter = line.split_whitespace().next().unwrap_or_default().to_owned();
                 let hint = carriage_return
                     .then(|| "the script has Windows line endings: convert it with `sed -i 's/\\r$//'`".to_owned());
-                (format!("the script's interpreter {interpreter} does not exist in the container (no such file or directory)"), hint)
+                (
+                    format!(
+                        "the script's interpreter {interpreter} does not exist in the container (no such file or directory)"
+                    ),
+                    hint,
+                )
             }
             None => {
                 let loader = elf_interpreter(&head).unwrap_or_else(|| "its program loader".to_owned());
                 (
-                    format!("{loader}, which it is linked with, does not exist in the container (no such file or directory)"),
+                    format!(
+                        "{loader}, which it is linked with, does not exist in the container (no such file or directory)"
+                    ),
                     Some("it was built for another C library or another machine".to_owned()),
                 )
             }
@@ -307,7 +314,10 @@ mod tests {
 
     fn command(args: &[&str], env: &[&str]) -> Result<Command> {
         let owned = |strings: &[&str]| strings.iter().map(|&s| s.to_owned()).collect();
-        Command::plan(&Process { args: owned(args), env: owned(env), cwd: "/".into(), ..Process::default() }, &super::super::Options::default())
+        Command::plan(
+            &Process { args: owned(args), env: owned(env), cwd: "/".into(), ..Process::default() },
+            &super::super::Options::default(),
+        )
     }
 
     #[test]

@@ -123,7 +123,7 @@ trait Steps {
 struct ContainerSteps {
     namespaces: namespaces::Namespaces,
     root: rootfs::RootPlan,
-    mounts: Vec<mounts::Step>,
+    mounts: mounts::MountPlan,
     hostname: Option<String>,
     domainname: Option<String>,
     /// The network namespace is new: its loopback interface is down.
@@ -305,6 +305,7 @@ impl Steps for ContainerSteps {
     fn enter(&self) -> Result<()> {
         // While this process may still write its own file: another user or user namespace takes that away.
         self.attributes.set_oom_score()?;
+        self.mounts.prepare()?;
         self.namespaces.enter()
     }
 
@@ -312,7 +313,7 @@ impl Steps for ContainerSteps {
         self.namespaces.enter_cgroup()?;
         self.configure_namespaces()?;
         self.root.isolate()?;
-        let mounts = mounts::open(&self.mounts)?;
+        let mounts = self.mounts.open()?;
         let mut root = self.root.assemble()?;
         root.add_mount_points(|root| mounts.missing(root))?;
         mounts.attach(root.fd())?;

@@ -27,8 +27,7 @@ use crate::error::{Error, Result};
 const SELF: &str = "/proc/self/exe";
 
 /// Seals that leave nothing to change, the seals included.
-const SEALS: SealFlags =
-    SealFlags::WRITE.union(SealFlags::GROW).union(SealFlags::SHRINK).union(SealFlags::SEAL);
+const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::GROW).union(SealFlags::SHRINK).union(SealFlags::SEAL);
 
 /// Returns if nobody in a container could write this program; else executes it again from where that is so, with the
 /// same arguments, environment and descriptors. Belongs at the very beginning, before anything is opened or started.

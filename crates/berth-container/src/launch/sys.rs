@@ -23,6 +23,8 @@ pub mod attr {
     pub const STRICTATIME: u64 = 0x20;
     /// Access times of directories are not written.
     pub const NODIRATIME: u64 = 0x80;
+    /// Owners are seen through the map of a user namespace.
+    pub const IDMAP: u64 = 0x10_0000;
     /// Symbolic links are not followed.
     pub const NOSYMFOLLOW: u64 = 0x20_0000;
 }
