@@ -30,8 +30,10 @@ pub use hooks::Identity;
 pub use namespaces::IdMapping;
 pub use supervise::Attendance;
 
+pub(crate) use channel::{Channel, Message};
+pub(crate) use sys::send_signal;
+
 use crate::terminal::Terminal;
-use channel::Channel;
 
 /// Who is told of a process that was started.
 pub trait Observer {
@@ -147,6 +149,8 @@ pub(crate) struct Entry {
     /// Bind it to `/dev/console` too.
     console: bool,
     keyring: Option<CString>,
+    /// Signals that the caller ignores are not ignored by the command.
+    fresh_signals: bool,
 }
 
 impl Entry {
@@ -167,6 +171,7 @@ impl Entry {
             terminal: process.terminal,
             console_size: process.console_size.map(|size| (size.height, size.width)),
             console: false,
+            fresh_signals: options.identity.is_some(),
             keyring: options.keyring.as_ref().map(|name| c_string(name.as_ref(), || "id".to_owned())).transpose()?,
         })
     }
@@ -208,7 +213,7 @@ impl Entry {
         sys::close_on_exec_from(3 + self.preserve_fds).map_err(|e| Error::system("close inherited files", e))?;
         self.attributes.apply()?;
         self.command.enter_directory()?;
-        sys::reset_signals();
+        sys::reset_signals(self.fresh_signals);
         Ok(&self.command)
     }
 }
