@@ -125,13 +125,23 @@ impl Namespaces {
         }
     }
 
+    /// Whether some of them hold for children only.
+    pub fn need_child(&self) -> bool {
+        let joined = self
+            .join
+            .iter()
+            .fold(UnshareFlags::empty(), |all, (flag, _)| all | UnshareFlags::from_bits_retain(flag.bits()));
+        (self.new | joined).intersects(UnshareFlags::NEWPID | UnshareFlags::NEWTIME)
+    }
+
     /// Whether a user namespace is part of it.
     pub fn has_user(&self) -> bool {
         self.new.contains(UnshareFlags::NEWUSER)
             || self.join.iter().any(|(flag, _)| flag.bits() == UnshareFlags::NEWUSER.bits())
     }
 
-    /// Moves the process into the namespaces. A new pid or time namespace holds for children only.
+    /// Moves the process into the namespaces, but for a new cgroup namespace. A new pid or time namespace holds for
+    /// children only.
     pub fn enter(&self) -> Result<()> {
         for (flag, path) in &self.join {
             let shown = std::path::Path::new(path.to_str().unwrap_or("?"));
@@ -140,27 +150,34 @@ impl Namespaces {
             rustix::thread::move_into_thread_name_spaces(file.as_fd(), *flag)
                 .map_err(|e| Error::io("join the namespace", shown, e))?;
         }
+        let first = self.new - UnshareFlags::NEWCGROUP;
         match &self.mapping {
             Some(IdMapping::Single { inside_uid, inside_gid }) => {
-                self.unshare()?;
+                self.unshare(first)?;
                 write_single_map(*inside_uid, self.euid, *inside_gid, self.egid)
             }
             Some(IdMapping::Ranges { uids, gids }) => {
                 let helper = MapWriter::start(uids, gids, self.euid == 0)?;
-                self.unshare()?;
+                self.unshare(first)?;
                 helper.finish()
             }
-            None => self.unshare(),
+            None => self.unshare(first),
         }
     }
 
-    fn unshare(&self) -> Result<()> {
-        if self.new.is_empty() {
+    /// Makes the new cgroup namespace, whose root is the cgroup in which the process is now: so this comes after it was
+    /// put there.
+    pub fn enter_cgroup(&self) -> Result<()> {
+        self.unshare(self.new & UnshareFlags::NEWCGROUP)
+    }
+
+    fn unshare(&self, new: UnshareFlags) -> Result<()> {
+        if new.is_empty() {
             return Ok(());
         }
-        unshare(self.new).map_err(|source| {
-            let hint = namespace_hint(&source, self.new);
-            Error::Namespaces { namespaces: in_words(self.new), source, hint }
+        unshare(new).map_err(|source| {
+            let hint = namespace_hint(&source, new);
+            Error::Namespaces { namespaces: in_words(new), source, hint }
         })
     }
 }

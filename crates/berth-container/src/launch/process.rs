@@ -1,6 +1,7 @@
 //! What the command runs with: ids, limits, capabilities, filter.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::Mode;
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -273,6 +274,26 @@ impl Attributes {
             sys::install_filter(&self.filter).map_err(wrap("install the system call filter"))?;
         }
         Ok(())
+    }
+
+    /// Gives a terminal, pipe or socket to the user who is about to run: opening it again by `/dev/stderr` needs that.
+    pub fn own(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        let stat = rustix::fs::fstat(file)?;
+        let kind = stat.st_mode & libc::S_IFMT;
+        let shared = kind == libc::S_IFCHR && stat.st_rdev == rustix::fs::makedev(1, 3);
+        if stat.st_uid == self.uid || shared || kind == libc::S_IFREG || kind == libc::S_IFBLK {
+            return Ok(());
+        }
+        Ok(rustix::fs::fchown(file, Some(rustix::fs::Uid::from_raw(self.uid)), None)?)
+    }
+
+    /// The same for the three standard files, as far as the kernel lets it be done.
+    pub fn own_standard_files(&self) {
+        if rustix::process::getuid().is_root() && self.uid != 0 {
+            for file in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+                let _ = self.own(file);
+            }
+        }
     }
 
     fn become_user(&self) -> Result<()> {

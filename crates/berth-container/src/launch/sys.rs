@@ -175,6 +175,21 @@ pub fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     }
 }
 
+/// Replaces the session keyring by a new one of this name. A kernel without keyrings, or a policy against them, leaves
+/// nothing that could be shared.
+pub fn join_session_keyring(name: &CStr) -> io::Result<()> {
+    /// As in `linux/keyctl.h`.
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: the name is a live string ended by NUL, which the kernel copies.
+    if unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) } != -1 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => Ok(()),
+        error => Err(error),
+    }
+}
+
 /// Brings the loopback interface of the current network namespace up.
 pub fn loopback_up() -> io::Result<()> {
     // SAFETY: socket(2) takes integers; the descriptor is new and owned from here on.
