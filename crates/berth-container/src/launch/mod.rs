@@ -6,6 +6,7 @@
 
 mod channel;
 mod exec;
+mod filter;
 pub mod hooks;
 pub mod join;
 mod mount_points;
@@ -17,6 +18,7 @@ mod rootfs;
 mod supervise;
 mod sys;
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -24,6 +26,7 @@ use std::os::unix::ffi::OsStrExt;
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::oci::{NamespaceKind, Process, Spec};
+use crate::seccomp;
 
 pub use exec::DEFAULT_PATH;
 pub use hooks::Identity;
@@ -65,8 +68,10 @@ pub enum Outcome {
 /// What a bundle does not say.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// A system call filter, installed last; implies no-new-privileges.
+    /// A system call filter of ours; implies no-new-privileges.
     pub filter: Vec<libc::sock_filter>,
+    /// The configuration's filter for a process that joins. A new container has that of its configuration.
+    pub profile: Option<seccomp::Filter>,
     /// Keep the caller's supplementary groups, where the kernel would let us set others. Groups that have no id inside
     /// show as `nogroup` there, and still open what they open outside.
     pub keep_groups: bool,
@@ -139,6 +144,7 @@ struct ContainerSteps {
 #[derive(Debug)]
 pub(crate) struct Entry {
     attributes: process::Attributes,
+    profile: filter::Profile,
     command: exec::Command,
     preserve_fds: u32,
     supervised: bool,
@@ -162,8 +168,15 @@ impl Entry {
         need_parent: bool,
         may_set_groups: bool,
     ) -> Result<Entry> {
+        let attributes = process::Attributes::plan(process, personality, may_set_groups, options)?;
         Ok(Entry {
-            attributes: process::Attributes::plan(process, personality, may_set_groups, options)?,
+            profile: filter::Profile::new(
+                options.profile.clone(),
+                attributes.no_new_privileges(),
+                options.identity.as_ref(),
+                &BTreeMap::new(),
+            ),
+            attributes,
             command: exec::Command::plan(process, options.create_cwd)?,
             preserve_fds: options.preserve_fds,
             supervised: options.supervise || options.init || process.terminal || need_parent,
@@ -184,10 +197,16 @@ impl Entry {
             };
         }
         observer.created(std::process::id())?;
-        steps.enter()?;
+        self.enter(steps)?;
         steps.build(None)?;
         steps.begin()?;
         Err(self.finish(None)?.exec())
+    }
+
+    /// Leaves the host's namespaces, with what can be reached only from there.
+    fn enter(&self, steps: &dyn Steps) -> Result<()> {
+        self.profile.connect()?;
+        steps.enter()
     }
 
     /// Prepares the container's terminal, before it becomes this process'.
@@ -203,18 +222,18 @@ impl Entry {
         Ok(())
     }
 
-    /// Up to the last step, which is [`exec::Command::exec`] of the answer. `channel` stays open until then.
-    fn finish(&self, channel: Option<BorrowedFd<'_>>) -> Result<&exec::Command> {
+    /// Up to the last step, which is [`filter::Ready::exec`] of the answer. `channel` stays open until then.
+    fn finish(&self, channel: Option<BorrowedFd<'_>>) -> Result<filter::Ready<'_>> {
         let _ = channel;
         if let Some(name) = &self.keyring {
             sys::join_session_keyring(name).map_err(|e| Error::system("make a session keyring", e))?;
         }
         self.attributes.own_standard_files();
         sys::close_on_exec_from(3 + self.preserve_fds).map_err(|e| Error::system("close inherited files", e))?;
-        self.attributes.apply()?;
+        self.attributes.apply(&self.profile)?;
         self.command.enter_directory()?;
         sys::reset_signals(self.fresh_signals);
-        Ok(&self.command)
+        Ok(filter::Ready { command: &self.command, profile: &self.profile })
     }
 }
 
@@ -238,6 +257,14 @@ impl Plan {
         let terminals = spec.mounts.iter().any(|m| m.kind.as_deref() == Some("devpts") && !m.is_bind());
         let mut entry = Entry::new(process, personality, options, need_parent, namespaces.may_set_groups())?;
         entry.console = options.identity.is_some() && terminals;
+        if let Some(rules) = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) {
+            entry.profile = filter::Profile::new(
+                seccomp::compile(rules)?,
+                entry.attributes.no_new_privileges(),
+                options.identity.as_ref(),
+                &spec.annotations,
+            );
+        }
         Ok(Plan {
             entry,
             steps: ContainerSteps {

@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::Mode;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::filter::Profile;
 use super::sys;
 use crate::error::{Error, Result};
 use crate::oci::{Capabilities, Process, Scheduler};
@@ -233,8 +234,13 @@ impl Attributes {
         })
     }
 
+    /// Whether the command runs with no-new-privileges.
+    pub fn no_new_privileges(&self) -> bool {
+        self.no_new_privileges
+    }
+
     /// Puts everything in force; the command must follow at once.
-    pub fn apply(&self) -> Result<()> {
+    pub fn apply(&self, profile: &Profile) -> Result<()> {
         let wrap = |what: &str| {
             let action = what.to_owned();
             move |source: io::Error| Error::system(action, source)
@@ -260,6 +266,7 @@ impl Attributes {
         if let Some(umask) = self.umask {
             rustix::process::umask(umask);
         }
+        profile.before_capabilities()?;
         if let Some(capabilities) = &self.capabilities {
             capabilities.drop_bounding().map_err(wrap("drop capabilities from the bounding set"))?;
         }

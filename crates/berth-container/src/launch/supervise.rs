@@ -51,8 +51,8 @@ pub fn run(entry: &Entry, steps: &dyn Steps, attendance: Attendance, observer: &
     let signals = Signals::block(relayed)?;
     let Some(between) = sys::fork().map_err(|e| Error::system("fork the container's process", e))? else {
         drop(channel);
-        let made = steps
-            .enter()
+        let made = entry
+            .enter(steps)
             .and_then(|()| sys::fork_sibling().map_err(|e| Error::system("fork the container's process", e)));
         let code = match made {
             Ok(None) => child_main(entry, steps, theirs, &attendance),
