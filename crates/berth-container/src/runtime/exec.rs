@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::launch::join::Target;
 use crate::launch::{Attendance, Identity, Observer, Options, Outcome};
 use crate::oci::Process;
+use crate::seccomp;
 
 /// A process that is to be.
 #[derive(Debug)]
@@ -57,6 +58,10 @@ impl Container {
             identity: Some(identity),
             keyring: (!exec.no_new_keyring).then(|| format!("_ses.{}", self.record.id)),
             set_home: true,
+            profile: match spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) {
+                Some(rules) => seccomp::compile(rules)?,
+                None => None,
+            },
             ..Options::default()
         };
         let personality = spec.linux.as_ref().and_then(|linux| linux.personality.as_ref());
