@@ -31,6 +31,7 @@ use crate::seccomp;
 pub use exec::DEFAULT_PATH;
 pub use hooks::Identity;
 pub use namespaces::IdMapping;
+pub use process::unknown_capabilities;
 pub use supervise::Attendance;
 
 pub(crate) use channel::{Channel, Message};
@@ -133,7 +134,7 @@ struct ContainerSteps {
     domainname: Option<String>,
     /// The network namespace is new: its loopback interface is down.
     loopback: bool,
-    sysctls: Vec<(String, String)>,
+    sysctls: Vec<namespaces::Sysctl>,
     attributes: process::Host,
     hooks: Option<hooks::HookPlan>,
     /// `/dev/pts` is its own.
@@ -251,7 +252,12 @@ impl Plan {
         if (spec.hostname.is_some() || spec.domainname.is_some()) && !has(spec, NamespaceKind::Uts) {
             return Err(Error::bad_spec("hostname", "needs a uts namespace"));
         }
-        let personality = spec.linux.as_ref().and_then(|linux| linux.personality.as_ref()).map(|p| p.domain.as_str());
+        let personality = spec.linux.as_ref().and_then(|linux| linux.personality.as_ref());
+        if let Some(flag) = personality.and_then(|personality| personality.flags.first()) {
+            // The specification reserves them.
+            return Err(Error::bad_spec("linux.personality.flags", format!("unknown flag `{flag}`")));
+        }
+        let personality = personality.map(|personality| personality.domain.as_str());
         let hooks = hooks::HookPlan::plan(spec, options.identity.as_ref())?;
         let need_parent = namespaces.need_child() || hooks.as_ref().is_some_and(hooks::HookPlan::need_parent);
         let terminals = spec.mounts.iter().any(|m| m.kind.as_deref() == Some("devpts") && !m.is_bind());
@@ -268,13 +274,13 @@ impl Plan {
         Ok(Plan {
             entry,
             steps: ContainerSteps {
-                root: rootfs::RootPlan::plan(&bundle.rootfs, spec, namespaces.has_user(), options.label.as_deref())?,
-                mounts: mounts::plan(spec)?,
+                root: rootfs::RootPlan::plan(&bundle.rootfs, spec, new(NamespaceKind::User), options)?,
+                mounts: mounts::plan(spec, options.identity.as_ref().map(|identity| identity.bundle.as_path()))?,
                 hostname: spec.hostname.clone(),
                 domainname: spec.domainname.clone(),
                 loopback: new(NamespaceKind::Network),
-                sysctls: sysctls(spec)?,
-                attributes: process::Host::plan(process),
+                sysctls: namespaces::sysctls(spec)?,
+                attributes: process::Host::plan(process)?,
                 hooks,
                 terminals,
                 namespaces,
@@ -302,6 +308,8 @@ impl Plan {
 
 impl Steps for ContainerSteps {
     fn enter(&self) -> Result<()> {
+        // While this process may still write its own file: another user or user namespace takes that away.
+        self.attributes.set_oom_score()?;
         self.namespaces.enter()
     }
 
@@ -318,7 +326,7 @@ impl Steps for ContainerSteps {
             if hooks.need_parent() && !channel.is_some_and(Channel::ask_for_hooks) {
                 sys::exit_now(1);
             }
-            let (stage, path) = root.on_host()?;
+            let (stage, path) = root.on_host();
             hooks.run_before(stage, &path)?;
         }
         root.enter()
@@ -350,10 +358,7 @@ impl ContainerSteps {
         if self.loopback {
             sys::loopback_up().map_err(|e| Error::system("bring the loopback interface up", e))?;
         }
-        for (path, value) in &self.sysctls {
-            std::fs::write(path, value).map_err(|e| Error::io("set the kernel parameter", path, e))?;
-        }
-        Ok(())
+        namespaces::set_sysctls(&self.sysctls)
     }
 }
 
@@ -373,30 +378,6 @@ pub(crate) fn enter_namespaces(spec: &Spec) -> Result<()> {
 
 fn has(spec: &Spec, kind: NamespaceKind) -> bool {
     spec.linux.iter().flat_map(|linux| &linux.namespaces).any(|namespace| namespace.kind == kind)
-}
-
-/// Kernel parameters as files; only those that belong to a namespace of the container, never the host's.
-fn sysctls(spec: &Spec) -> Result<Vec<(String, String)>> {
-    /// Prefixes, and the namespace that makes them the container's own.
-    const OWNERS: &[(&str, NamespaceKind)] = &[
-        ("net.", NamespaceKind::Network),
-        ("fs.mqueue.", NamespaceKind::Ipc),
-        ("kernel.msg", NamespaceKind::Ipc),
-        ("kernel.sem", NamespaceKind::Ipc),
-        ("kernel.shm", NamespaceKind::Ipc),
-        ("kernel.domainname", NamespaceKind::Uts),
-        ("kernel.hostname", NamespaceKind::Uts),
-    ];
-    let mut files = Vec::new();
-    for (name, value) in spec.linux.iter().flat_map(|linux| &linux.sysctl) {
-        let field = || format!("linux.sysctl[{name}]");
-        let owned = OWNERS.iter().any(|(prefix, kind)| name.starts_with(prefix) && has(spec, *kind));
-        if !owned || name.contains("..") {
-            return Err(Error::bad_spec(field(), "does not belong to a namespace of this container"));
-        }
-        files.push((format!("/proc/sys/{}", name.replace('.', "/")), value.clone()));
-    }
-    Ok(files)
 }
 
 /// A string for the kernel.

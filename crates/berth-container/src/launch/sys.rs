@@ -58,6 +58,37 @@ pub fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> i
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The kind of a namespace by its file, as its `CLONE_NEW*` flag; an error if the file is no namespace.
+pub fn namespace_type(file: BorrowedFd<'_>) -> io::Result<u32> {
+    /// `NS_GET_NSTYPE` of `linux/nsfs.h`.
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703_u32 as libc::Ioctl;
+    // Other files may understand the number as something else.
+    if file_system(file)? != NSFS_MAGIC {
+        return Err(io::Error::from_raw_os_error(libc::ENOTTY));
+    }
+    // SAFETY: this request takes no argument.
+    match unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) } {
+        -1 => Err(io::Error::last_os_error()),
+        kind => Ok(kind as u32),
+    }
+}
+
+/// `NSFS_MAGIC` of `linux/magic.h`.
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+/// `PROC_SUPER_MAGIC`.
+const PROC_MAGIC: i64 = 0x9fa0;
+
+/// The number by which the kernel tells file systems (`linux/magic.h`).
+pub fn file_system(file: BorrowedFd<'_>) -> io::Result<i64> {
+    #[allow(clippy::unnecessary_cast)] // The type differs between C libraries.
+    Ok(rustix::fs::fstatfs(file)?.f_type as i64)
+}
+
+/// Whether this is a file of a proc file system, not of an impostor.
+pub fn is_procfs(file: BorrowedFd<'_>) -> bool {
+    file_system(file).is_ok_and(|kind| kind == PROC_MAGIC)
+}
+
 /// Forks. Sound only because this crate runs in a process with one thread: nobody else can hold a lock.
 ///
 /// Returns the child's process id in the parent, `None` in the child.
