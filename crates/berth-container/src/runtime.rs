@@ -14,7 +14,9 @@
 //! Source: <https://github.com/opencontainers/runtime-spec/blob/v1.2.0/runtime.md>
 
 mod birth;
+pub mod default_spec;
 mod exec;
+pub mod features;
 mod record;
 mod root;
 

@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use crate::error::{Error, Result};
 use crate::oci;
 
+pub(crate) use install::kernel_knows;
 pub use install::{Agent, Container};
 use library::{Condition, FAULT_DOMAIN, FAULT_EXISTS, FAULT_INVALID};
 pub use library::{Library, Version};

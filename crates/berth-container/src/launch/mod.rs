@@ -26,12 +26,14 @@ use std::os::unix::ffi::OsStrExt;
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::oci::{NamespaceKind, Process, Spec};
-use crate::seccomp;
+use crate::{oci, seccomp};
 
 pub use exec::DEFAULT_PATH;
 pub use hooks::Identity;
 pub use namespaces::IdMapping;
 pub use process::unknown_capabilities;
+pub(crate) use options::words as mount_options;
+pub(crate) use process::CAPABILITIES;
 pub use supervise::Attendance;
 
 pub(crate) use channel::{Channel, Message};
@@ -374,6 +376,11 @@ pub(crate) fn in_child(work: impl FnOnce() -> u8) -> Result<u32> {
 pub(crate) fn enter_namespaces(spec: &Spec) -> Result<()> {
     let euid = rustix::process::geteuid().as_raw();
     namespaces::Namespaces::plan(spec, euid, rustix::process::getegid().as_raw())?.enter()
+}
+
+/// Whether a mount of a configuration would be made, as far as that can be told without making it.
+pub(crate) fn understands(mount: oci::Mount) -> bool {
+    mounts::plan(&Spec { mounts: vec![mount], ..Spec::default() }, None).is_ok()
 }
 
 fn has(spec: &Spec, kind: NamespaceKind) -> bool {

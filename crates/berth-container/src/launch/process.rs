@@ -34,7 +34,7 @@ const RLIMITS: &[(&str, u32)] = &[
 ];
 
 /// Capabilities by their number in `linux/capability.h`.
-const CAPABILITIES: &[&str] = &[
+pub(crate) const CAPABILITIES: &[&str] = &[
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
