@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
-use berth_container::launch::Outcome;
+use berth_container::launch::{self, Outcome};
 use berth_container::oci::{Capabilities, Process, User};
 use berth_container::runtime::{self, Container, Ended};
 
@@ -29,6 +29,7 @@ fn birth<'a>(arguments: &'a arguments::Birth, global: &Global, root: &'a runtime
 }
 
 pub fn create(arguments: &arguments::Create, global: &Global) -> Answer {
+    launch::sealed::ensure_sealed()?;
     birth(&arguments.birth, global, &global.root()).create()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -39,6 +40,7 @@ pub fn start(arguments: &arguments::Start, global: &Global) -> Answer {
 }
 
 pub fn run(arguments: &arguments::Run, global: &Global) -> Answer {
+    launch::sealed::ensure_sealed()?;
     let root = global.root();
     let birth = runtime::Birth { keep: arguments.keep, ..birth(&arguments.birth, global, &root) };
     match birth.run(arguments.detach)? {
@@ -78,6 +80,7 @@ pub fn delete(arguments: &arguments::Delete, global: &Global) -> Answer {
 }
 
 pub fn exec(arguments: &arguments::Exec, global: &Global) -> Answer {
+    launch::sealed::ensure_sealed()?;
     let container = global.root().get(&arguments.id)?;
     let process = process(arguments, &container)?;
     let outcome = container.exec(&runtime::Exec {
