@@ -201,7 +201,7 @@ fn run(stage: &'static str, hook: &Hook, state: &str) -> Result<()> {
         #[allow(unsafe_code)] // SAFETY: only async-signal-safe calls are made between fork and exec.
         unsafe {
             command.pre_exec(|| {
-                super::sys::reset_signals();
+                super::sys::reset_signals(false);
                 Ok(())
             })
         };

@@ -6,6 +6,7 @@
 
 mod channel;
 mod exec;
+mod filter;
 pub mod hooks;
 pub mod join;
 mod mount_points;
@@ -18,6 +19,7 @@ pub mod sealed;
 mod supervise;
 mod sys;
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -25,15 +27,20 @@ use std::os::unix::ffi::OsStrExt;
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::oci::{NamespaceKind, Process, Spec};
+use crate::{oci, seccomp};
 
 pub use exec::DEFAULT_PATH;
 pub use hooks::Identity;
 pub use namespaces::IdMapping;
+pub(crate) use options::words as mount_options;
+pub(crate) use process::CAPABILITIES;
 pub use process::unknown_capabilities;
 pub use supervise::Attendance;
 
+pub(crate) use channel::{Channel, Message};
+pub(crate) use sys::send_signal;
+
 use crate::terminal::Terminal;
-use channel::Channel;
 
 /// Who is told of a process that was started.
 pub trait Observer {
@@ -65,8 +72,10 @@ pub enum Outcome {
 /// What a bundle does not say.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// A system call filter, installed last; implies no-new-privileges.
+    /// A system call filter of ours; implies no-new-privileges.
     pub filter: Vec<libc::sock_filter>,
+    /// The configuration's filter for a process that joins. A new container has that of its configuration.
+    pub profile: Option<seccomp::Filter>,
     /// Keep the caller's supplementary groups, where the kernel would let us set others. Groups that have no id inside
     /// show as `nogroup` there, and still open what they open outside.
     pub keep_groups: bool,
@@ -139,6 +148,7 @@ struct ContainerSteps {
 #[derive(Debug)]
 pub(crate) struct Entry {
     attributes: process::Attributes,
+    profile: filter::Profile,
     command: exec::Command,
     preserve_fds: u32,
     supervised: bool,
@@ -149,6 +159,8 @@ pub(crate) struct Entry {
     /// Bind it to `/dev/console` too.
     console: bool,
     keyring: Option<CString>,
+    /// Signals that the caller ignores are not ignored by the command.
+    fresh_signals: bool,
 }
 
 impl Entry {
@@ -160,8 +172,15 @@ impl Entry {
         need_parent: bool,
         may_set_groups: bool,
     ) -> Result<Entry> {
+        let attributes = process::Attributes::plan(process, personality, may_set_groups, options)?;
         Ok(Entry {
-            attributes: process::Attributes::plan(process, personality, may_set_groups, options)?,
+            profile: filter::Profile::new(
+                options.profile.clone(),
+                attributes.no_new_privileges(),
+                options.identity.as_ref(),
+                &BTreeMap::new(),
+            ),
+            attributes,
             command: exec::Command::plan(process, options)?,
             preserve_fds: options.preserve_fds,
             supervised: options.supervise || options.init || process.terminal || need_parent,
@@ -169,6 +188,7 @@ impl Entry {
             terminal: process.terminal,
             console_size: process.console_size.map(|size| (size.height, size.width)),
             console: false,
+            fresh_signals: options.identity.is_some(),
             keyring: options.keyring.as_ref().map(|name| c_string(name.as_ref(), || "id".to_owned())).transpose()?,
         })
     }
@@ -181,7 +201,7 @@ impl Entry {
             };
         }
         observer.created(std::process::id())?;
-        steps.enter()?;
+        self.enter(steps)?;
         steps.build(None)?;
         steps.begin()?;
         let failure = match self.finish(None) {
@@ -191,6 +211,12 @@ impl Entry {
         // Our callers will close what they believe to have open.
         sys::fill_descriptors();
         Err(failure)
+    }
+
+    /// Leaves the host's namespaces, with what can be reached only from there.
+    fn enter(&self, steps: &dyn Steps) -> Result<()> {
+        self.profile.connect()?;
+        steps.enter()
     }
 
     /// Prepares the container's terminal, before it becomes this process'.
@@ -206,38 +232,25 @@ impl Entry {
         Ok(())
     }
 
-    /// Up to the last step, which is [`Ready::exec`] of the answer. `channel` stays open until then; everything else but
-    /// what the command inherits is closed, and owners of it must not be used any more.
-    fn finish(&self, channel: Option<BorrowedFd<'_>>) -> Result<Ready<'_>> {
+    /// Up to the last step, which is [`filter::Ready::exec`] of the answer. `channel` stays open until then; everything
+    /// else but what the command inherits is closed, and owners of it must not be used any more.
+    fn finish(&self, channel: Option<BorrowedFd<'_>>) -> Result<filter::Ready<'_>> {
         if let Some(name) = &self.keyring {
             sys::join_session_keyring(name).map_err(|e| Error::system("make a session keyring", e))?;
         }
         self.attributes.own_standard_files();
         // Really closed, not only when the command is executed: its name and its directory are looked up before, and may
         // be `/proc/self/fd/N/…`, where N was a directory of the host.
-        sys::close_all_but(3 + self.preserve_fds, &mut [channel.map_or(-1, |channel| channel.as_raw_fd())])
-            .map_err(|e| Error::system("close inherited files", e))?;
+        let mut kept = [channel, self.profile.agent()].map(|fd| fd.map_or(-1, |fd| fd.as_raw_fd()));
+        sys::close_all_but(3 + self.preserve_fds, &mut kept).map_err(|e| Error::system("close inherited files", e))?;
         let home = self.command.home();
         let there = self.command.try_directory()?;
-        self.attributes.apply()?;
+        self.attributes.apply(&self.profile)?;
         if !there {
             self.command.enter_directory()?;
         }
-        sys::reset_signals();
-        Ok(Ready { command: &self.command, home })
-    }
-}
-
-/// A command of which nothing is left to be done but to become it.
-struct Ready<'a> {
-    command: &'a exec::Command,
-    home: Option<CString>,
-}
-
-impl Ready<'_> {
-    /// Becomes the command; returns only to say why not.
-    fn exec(&self) -> Error {
-        self.command.exec(self.home.as_deref())
+        sys::reset_signals(self.fresh_signals);
+        Ok(filter::Ready { command: &self.command, home, profile: &self.profile })
     }
 }
 
@@ -266,6 +279,14 @@ impl Plan {
         let terminals = spec.mounts.iter().any(|m| m.kind.as_deref() == Some("devpts") && !m.is_bind());
         let mut entry = Entry::new(process, personality, options, need_parent, namespaces.may_set_groups())?;
         entry.console = options.identity.is_some() && terminals;
+        if let Some(rules) = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) {
+            entry.profile = filter::Profile::new(
+                seccomp::compile(rules)?,
+                entry.attributes.no_new_privileges(),
+                options.identity.as_ref(),
+                &spec.annotations,
+            );
+        }
         Ok(Plan {
             entry,
             steps: ContainerSteps {
@@ -370,6 +391,11 @@ pub(crate) fn in_child(work: impl FnOnce() -> u8) -> Result<u32> {
 pub(crate) fn enter_namespaces(spec: &Spec) -> Result<()> {
     let euid = rustix::process::geteuid().as_raw();
     namespaces::Namespaces::plan(spec, euid, rustix::process::getegid().as_raw())?.enter()
+}
+
+/// Whether a mount of a configuration would be made, as far as that can be told without making it.
+pub(crate) fn understands(mount: oci::Mount) -> bool {
+    mounts::plan(&Spec { mounts: vec![mount], ..Spec::default() }, None).is_ok()
 }
 
 fn has(spec: &Spec, kind: NamespaceKind) -> bool {

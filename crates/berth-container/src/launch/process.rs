@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::filter::Profile;
 use super::sys;
 use crate::error::{Error, Result};
 use crate::oci::{Capabilities, Process, Scheduler, User};
@@ -33,7 +34,7 @@ const RLIMITS: &[(&str, u32)] = &[
 ];
 
 /// Capabilities by their number in `linux/capability.h`.
-const CAPABILITIES: &[&str] = &[
+pub(crate) const CAPABILITIES: &[&str] = &[
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
@@ -257,8 +258,13 @@ impl Attributes {
         })
     }
 
+    /// Whether the command runs with no-new-privileges.
+    pub fn no_new_privileges(&self) -> bool {
+        self.no_new_privileges
+    }
+
     /// Puts everything in force; the command must follow at once.
-    pub fn apply(&self) -> Result<()> {
+    pub fn apply(&self, profile: &Profile) -> Result<()> {
         let wrap = |what: &str| {
             let action = what.to_owned();
             move |source: io::Error| Error::system(action, source)
@@ -284,6 +290,7 @@ impl Attributes {
         if let Some(umask) = self.umask {
             rustix::process::umask(umask);
         }
+        profile.before_capabilities()?;
         if let Some(capabilities) = &self.capabilities {
             capabilities.drop_bounding().map_err(wrap("drop capabilities from the bounding set"))?;
         }

@@ -196,11 +196,18 @@ pub fn fill_descriptors() {
     }
 }
 
-/// Undoes what Rust's runtime and a caller may have done to signals: SIGPIPE acts again, nothing is blocked.
-pub fn reset_signals() {
-    // SAFETY: `set` is initialised by sigemptyset before it is read, and SIG_DFL is a valid disposition for SIGPIPE.
+/// Undoes what Rust's runtime and a caller may have done to signals: SIGPIPE acts again (`all`: every signal does), and
+/// nothing is blocked.
+pub fn reset_signals(all: bool) {
+    // SAFETY: `set` is initialised by sigemptyset before it is read, and SIG_DFL is a valid disposition for every signal
+    // but SIGKILL and SIGSTOP, where the call fails and nothing happens.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        if all {
+            for signal in 1..=libc::SIGRTMAX() {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
         let mut set = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
@@ -352,6 +359,24 @@ pub fn close_from(first: u32) {
 pub fn kill(pid: u32, signal: i32) {
     // SAFETY: kill(2) takes integers only.
     unsafe { libc::kill(pid as libc::pid_t, signal) };
+}
+
+/// Sends a signal to the process behind a pidfd. Unlike `rustix`'s, any number will do, real-time signals too.
+pub fn send_signal(process: BorrowedFd<'_>, signal: i32) -> Result<(), rustix::io::Errno> {
+    // SAFETY: no siginfo is given; the other arguments are integers.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal,
+            std::ptr::null_mut::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if answer == 0 {
+        return Ok(());
+    }
+    Err(rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO))
 }
 
 /// Signals blocked and read from a descriptor instead. Dropping it restores what was blocked before.
