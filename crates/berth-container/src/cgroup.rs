@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::oci::Resources;
 
 /// Who makes the cgroup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +28,7 @@ pub struct Request<'a> {
     /// `linux.cgroupsPath`.
     pub path: Option<&'a Path>,
     /// `linux.resources`.
-    pub resources: Option<&'a serde_json::Value>,
+    pub resources: Option<&'a Resources>,
     /// Who makes it.
     pub manager: Manager,
 }
@@ -54,7 +55,7 @@ impl Cgroup {
     }
 
     /// Changes limits.
-    pub fn update(&self, _resources: &serde_json::Value) -> Result<()> {
+    pub fn update(&self, _resources: &Resources) -> Result<()> {
         Ok(())
     }
 
