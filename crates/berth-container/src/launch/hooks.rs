@@ -85,12 +85,16 @@ impl HookPlan {
         }
     }
 
-    /// Runs those that come before the root is switched. `stage` is a directory of ours, `root` the container's root.
-    pub fn run_before(&self, stage: &Path, root: &Path) -> Result<()> {
+    /// Runs those that come before the root is switched. `stage` is a directory of ours, where there is one; `root` is the
+    /// container's root.
+    pub fn run_before(&self, stage: Option<&Path>, root: &Path) -> Result<()> {
         let pid = std::process::id();
         if let Some(identity) = &self.identity {
             return lending(|| run_stage(&self.spec, Stage::CreateContainer, identity, pid));
         }
+        let Some(stage) = stage else {
+            return Err(Error::bad_spec("hooks", "need a bundle, or an overlay as root file system"));
+        };
         let spec = Spec {
             root: Some(Root { path: root.to_owned(), readonly: self.spec.root.as_ref().is_some_and(|r| r.readonly) }),
             ..self.spec.clone()
@@ -197,7 +201,7 @@ fn run(stage: &'static str, hook: &Hook, state: &str) -> Result<()> {
         #[allow(unsafe_code)] // SAFETY: only async-signal-safe calls are made between fork and exec.
         unsafe {
             command.pre_exec(|| {
-                super::sys::reset_signals();
+                super::sys::reset_signals(false);
                 Ok(())
             })
         };

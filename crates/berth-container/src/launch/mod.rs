@@ -31,12 +31,15 @@ use crate::{oci, seccomp};
 pub use exec::DEFAULT_PATH;
 pub use hooks::Identity;
 pub use namespaces::IdMapping;
-pub(crate) use options::words as mount_options;
-pub(crate) use process::CAPABILITIES;
+pub use process::unknown_capabilities;
 pub use supervise::Attendance;
 
+pub(crate) use channel::{Channel, Message};
+pub(crate) use options::words as mount_options;
+pub(crate) use process::CAPABILITIES;
+pub(crate) use sys::send_signal;
+
 use crate::terminal::Terminal;
-use channel::Channel;
 
 /// Who is told of a process that was started.
 pub trait Observer {
@@ -133,7 +136,7 @@ struct ContainerSteps {
     domainname: Option<String>,
     /// The network namespace is new: its loopback interface is down.
     loopback: bool,
-    sysctls: Vec<(String, String)>,
+    sysctls: Vec<namespaces::Sysctl>,
     attributes: process::Host,
     hooks: Option<hooks::HookPlan>,
     /// `/dev/pts` is its own.
@@ -155,6 +158,8 @@ pub(crate) struct Entry {
     /// Bind it to `/dev/console` too.
     console: bool,
     keyring: Option<CString>,
+    /// Signals that the caller ignores are not ignored by the command.
+    fresh_signals: bool,
 }
 
 impl Entry {
@@ -182,6 +187,7 @@ impl Entry {
             terminal: process.terminal,
             console_size: process.console_size.map(|size| (size.height, size.width)),
             console: false,
+            fresh_signals: options.identity.is_some(),
             keyring: options.keyring.as_ref().map(|name| c_string(name.as_ref(), || "id".to_owned())).transpose()?,
         })
     }
@@ -229,7 +235,7 @@ impl Entry {
         sys::close_on_exec_from(3 + self.preserve_fds).map_err(|e| Error::system("close inherited files", e))?;
         self.attributes.apply(&self.profile)?;
         self.command.enter_directory()?;
-        sys::reset_signals();
+        sys::reset_signals(self.fresh_signals);
         Ok(filter::Ready { command: &self.command, profile: &self.profile })
     }
 }
@@ -248,7 +254,12 @@ impl Plan {
         if (spec.hostname.is_some() || spec.domainname.is_some()) && !has(spec, NamespaceKind::Uts) {
             return Err(Error::bad_spec("hostname", "needs a uts namespace"));
         }
-        let personality = spec.linux.as_ref().and_then(|linux| linux.personality.as_ref()).map(|p| p.domain.as_str());
+        let personality = spec.linux.as_ref().and_then(|linux| linux.personality.as_ref());
+        if let Some(flag) = personality.and_then(|personality| personality.flags.first()) {
+            // The specification reserves them.
+            return Err(Error::bad_spec("linux.personality.flags", format!("unknown flag `{flag}`")));
+        }
+        let personality = personality.map(|personality| personality.domain.as_str());
         let hooks = hooks::HookPlan::plan(spec, options.identity.as_ref())?;
         let need_parent = namespaces.need_child() || hooks.as_ref().is_some_and(hooks::HookPlan::need_parent);
         let terminals = spec.mounts.iter().any(|m| m.kind.as_deref() == Some("devpts") && !m.is_bind());
@@ -265,13 +276,13 @@ impl Plan {
         Ok(Plan {
             entry,
             steps: ContainerSteps {
-                root: rootfs::RootPlan::plan(&bundle.rootfs, spec, namespaces.has_user(), options.label.as_deref())?,
-                mounts: mounts::plan(spec)?,
+                root: rootfs::RootPlan::plan(&bundle.rootfs, spec, new(NamespaceKind::User), options)?,
+                mounts: mounts::plan(spec, options.identity.as_ref().map(|identity| identity.bundle.as_path()))?,
                 hostname: spec.hostname.clone(),
                 domainname: spec.domainname.clone(),
                 loopback: new(NamespaceKind::Network),
-                sysctls: sysctls(spec)?,
-                attributes: process::Host::plan(process),
+                sysctls: namespaces::sysctls(spec)?,
+                attributes: process::Host::plan(process)?,
                 hooks,
                 terminals,
                 namespaces,
@@ -299,6 +310,8 @@ impl Plan {
 
 impl Steps for ContainerSteps {
     fn enter(&self) -> Result<()> {
+        // While this process may still write its own file: another user or user namespace takes that away.
+        self.attributes.set_oom_score()?;
         self.namespaces.enter()
     }
 
@@ -315,7 +328,7 @@ impl Steps for ContainerSteps {
             if hooks.need_parent() && !channel.is_some_and(Channel::ask_for_hooks) {
                 sys::exit_now(1);
             }
-            let (stage, path) = root.on_host()?;
+            let (stage, path) = root.on_host();
             hooks.run_before(stage, &path)?;
         }
         root.enter()
@@ -347,10 +360,7 @@ impl ContainerSteps {
         if self.loopback {
             sys::loopback_up().map_err(|e| Error::system("bring the loopback interface up", e))?;
         }
-        for (path, value) in &self.sysctls {
-            std::fs::write(path, value).map_err(|e| Error::io("set the kernel parameter", path, e))?;
-        }
-        Ok(())
+        namespaces::set_sysctls(&self.sysctls)
     }
 }
 
@@ -370,35 +380,11 @@ pub(crate) fn enter_namespaces(spec: &Spec) -> Result<()> {
 
 /// Whether a mount of a configuration would be made, as far as that can be told without making it.
 pub(crate) fn understands(mount: oci::Mount) -> bool {
-    mounts::plan(&Spec { mounts: vec![mount], ..Spec::default() }).is_ok()
+    mounts::plan(&Spec { mounts: vec![mount], ..Spec::default() }, None).is_ok()
 }
 
 fn has(spec: &Spec, kind: NamespaceKind) -> bool {
     spec.linux.iter().flat_map(|linux| &linux.namespaces).any(|namespace| namespace.kind == kind)
-}
-
-/// Kernel parameters as files; only those that belong to a namespace of the container, never the host's.
-fn sysctls(spec: &Spec) -> Result<Vec<(String, String)>> {
-    /// Prefixes, and the namespace that makes them the container's own.
-    const OWNERS: &[(&str, NamespaceKind)] = &[
-        ("net.", NamespaceKind::Network),
-        ("fs.mqueue.", NamespaceKind::Ipc),
-        ("kernel.msg", NamespaceKind::Ipc),
-        ("kernel.sem", NamespaceKind::Ipc),
-        ("kernel.shm", NamespaceKind::Ipc),
-        ("kernel.domainname", NamespaceKind::Uts),
-        ("kernel.hostname", NamespaceKind::Uts),
-    ];
-    let mut files = Vec::new();
-    for (name, value) in spec.linux.iter().flat_map(|linux| &linux.sysctl) {
-        let field = || format!("linux.sysctl[{name}]");
-        let owned = OWNERS.iter().any(|(prefix, kind)| name.starts_with(prefix) && has(spec, *kind));
-        if !owned || name.contains("..") {
-            return Err(Error::bad_spec(field(), "does not belong to a namespace of this container"));
-        }
-        files.push((format!("/proc/sys/{}", name.replace('.', "/")), value.clone()));
-    }
-    Ok(files)
 }
 
 /// A string for the kernel.

@@ -86,7 +86,7 @@ const DEVICE_LINKS: &[(&str, &CStr)] = &[
 ];
 
 /// Computes the steps of a configuration, in order.
-pub fn plan(spec: &Spec) -> Result<Vec<Step>> {
+pub fn plan(spec: &Spec, _bundle: Option<&Path>) -> Result<Vec<Step>> {
     let mut steps = Vec::with_capacity(spec.mounts.len() + 16);
     let private_dev = !spec.mounts.iter().any(|m| m.is_bind() && m.destination == Path::new("/dev"));
     let dev_mount = spec.mounts.iter().position(|m| m.destination == Path::new("/dev"));

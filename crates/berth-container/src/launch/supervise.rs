@@ -28,8 +28,9 @@ pub struct Attendance {
     pub gate: Option<OwnedFd>,
     /// A connected socket that gets the terminal, as a descriptor; absent means that the parent passes the bytes on.
     pub console: Option<OwnedFd>,
-    /// The standard files belong to somebody who waits for their end: the command gets `/dev/null` instead.
-    pub null_stdio: bool,
+    /// What the command has as standard input, output and error instead of the caller's. It also gets a session of its
+    /// own then, so that whoever ends the caller's process group leaves it alone.
+    pub stdio: Option<[OwnedFd; 3]>,
 }
 
 impl Attendance {
@@ -186,8 +187,16 @@ fn child_main(entry: &Entry, steps: &dyn Steps, channel: Channel, attendance: &A
         if !channel.wait() {
             sys::exit_now(1);
         }
-        if attendance.null_stdio {
-            null_stdio().map_err(|e| Error::system("connect the command to /dev/null", e))?;
+        if attendance.leaves() && !entry.terminal {
+            // Whoever ends the caller's process group does not mean a container that was left to itself. It fails where
+            // there is a session already, which is as good.
+            let _ = rustix::process::setsid();
+        }
+        if let Some([input, output, errors]) = &attendance.stdio {
+            rustix::stdio::dup2_stdin(input)
+                .and_then(|()| rustix::stdio::dup2_stdout(output))
+                .and_then(|()| rustix::stdio::dup2_stderr(errors))
+                .map_err(|e| Error::system("connect the command's standard files", e))?;
         }
         // A container without terminals of its own has one of the host's, which can be reached only now.
         let mut terminal = (entry.terminal && !steps.has_terminals()).then(Terminal::open).transpose()?;
@@ -236,16 +245,6 @@ fn wait_for_start(gate: &OwnedFd) -> Result<Channel> {
         sys::exit_now(1);
     }
     Ok(connection)
-}
-
-/// Connects the standard files to the host's `/dev/null`.
-fn null_stdio() -> std::io::Result<()> {
-    use rustix::fs::{Mode, OFlags};
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
-    Ok(())
 }
 
 /// Asks the kernel to kill this process when its parent dies, which may have happened already: then nobody is at the

@@ -64,20 +64,33 @@ impl fmt::Display for Version {
     }
 }
 
+type Filter = *mut c_void;
+type GetVersion = unsafe extern "C" fn() -> *const Version;
+type Init = unsafe extern "C" fn(u32) -> Filter;
+type Release = unsafe extern "C" fn(Filter);
+type NativeArch = unsafe extern "C" fn() -> u32;
+type ResolveArch = unsafe extern "C" fn(*const c_char) -> u32;
+type AddArch = unsafe extern "C" fn(Filter, u32) -> c_int;
+type ResolveCall = unsafe extern "C" fn(*const c_char) -> c_int;
+type ResolveCallOn = unsafe extern "C" fn(u32, *const c_char) -> c_int;
+type SetAttribute = unsafe extern "C" fn(Filter, c_uint, u32) -> c_int;
+type AddRule = unsafe extern "C" fn(Filter, u32, c_int, c_uint, *const Condition) -> c_int;
+type Export = unsafe extern "C" fn(Filter, c_int) -> c_int;
+
 /// The functions of the loaded library. It stays loaded.
 #[derive(Debug, Clone, Copy)]
 pub struct Library {
-    version: unsafe extern "C" fn() -> *const Version,
-    init: unsafe extern "C" fn(u32) -> *mut c_void,
-    release: unsafe extern "C" fn(*mut c_void),
-    arch_native: unsafe extern "C" fn() -> u32,
-    arch_resolve_name: unsafe extern "C" fn(*const c_char) -> u32,
-    arch_add: unsafe extern "C" fn(*mut c_void, u32) -> c_int,
-    syscall_resolve_name: unsafe extern "C" fn(*const c_char) -> c_int,
-    syscall_resolve_name_arch: unsafe extern "C" fn(u32, *const c_char) -> c_int,
-    attr_set: unsafe extern "C" fn(*mut c_void, c_uint, u32) -> c_int,
-    rule_add_array: unsafe extern "C" fn(*mut c_void, u32, c_int, c_uint, *const Condition) -> c_int,
-    export_bpf: unsafe extern "C" fn(*const c_void, c_int) -> c_int,
+    version: GetVersion,
+    init: Init,
+    release: Release,
+    arch_native: NativeArch,
+    arch_resolve_name: ResolveArch,
+    arch_add: AddArch,
+    syscall_resolve_name: ResolveCall,
+    syscall_resolve_name_arch: ResolveCallOn,
+    attr_set: SetAttribute,
+    rule_add_array: AddRule,
+    export_bpf: Export,
 }
 
 impl Library {
@@ -93,31 +106,31 @@ impl Library {
             let reason = unsafe { libc::dlerror().as_ref().map(|text| CStr::from_ptr(text)) };
             return Err(unusable(reason.map_or_else(String::new, |text| text.to_string_lossy().into_owned())));
         }
-        /// Looks a function up and gives it the type of the field.
+        /// Looks a function up and gives it its type.
         macro_rules! function {
-            ($name:literal) => {{
+            ($name:literal, $of:ty) => {{
                 // SAFETY: the handle is that of a loaded library, and the name is a string ended by NUL.
                 let address = unsafe { libc::dlsym(handle, $name.as_ptr()) };
                 if address.is_null() {
                     return Err(unusable(format!("it has no {}", $name.to_string_lossy())));
                 }
-                // SAFETY: functions and data have pointers of one size here, it isn't null, and the field's type is that
+                // SAFETY: functions and data have pointers of one size here, it isn't null, and the type is that
                 // of the function in the library's manual.
-                unsafe { std::mem::transmute::<*mut c_void, _>(address) }
+                unsafe { std::mem::transmute::<*mut c_void, $of>(address) }
             }};
         }
         Ok(Library {
-            version: function!(c"seccomp_version"),
-            init: function!(c"seccomp_init"),
-            release: function!(c"seccomp_release"),
-            arch_native: function!(c"seccomp_arch_native"),
-            arch_resolve_name: function!(c"seccomp_arch_resolve_name"),
-            arch_add: function!(c"seccomp_arch_add"),
-            syscall_resolve_name: function!(c"seccomp_syscall_resolve_name"),
-            syscall_resolve_name_arch: function!(c"seccomp_syscall_resolve_name_arch"),
-            attr_set: function!(c"seccomp_attr_set"),
-            rule_add_array: function!(c"seccomp_rule_add_array"),
-            export_bpf: function!(c"seccomp_export_bpf"),
+            version: function!(c"seccomp_version", GetVersion),
+            init: function!(c"seccomp_init", Init),
+            release: function!(c"seccomp_release", Release),
+            arch_native: function!(c"seccomp_arch_native", NativeArch),
+            arch_resolve_name: function!(c"seccomp_arch_resolve_name", ResolveArch),
+            arch_add: function!(c"seccomp_arch_add", AddArch),
+            syscall_resolve_name: function!(c"seccomp_syscall_resolve_name", ResolveCall),
+            syscall_resolve_name_arch: function!(c"seccomp_syscall_resolve_name_arch", ResolveCallOn),
+            attr_set: function!(c"seccomp_attr_set", SetAttribute),
+            rule_add_array: function!(c"seccomp_rule_add_array", AddRule),
+            export_bpf: function!(c"seccomp_export_bpf", Export),
         })
     }
 
