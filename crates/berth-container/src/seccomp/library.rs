@@ -5,11 +5,13 @@
 //! pages.
 #![allow(unsafe_code)] // The border to a C library: each block says why it is sound.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use libc::{c_char, c_int, c_uint, c_void};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -140,6 +142,20 @@ impl Library {
         unsafe { *(self.version)() }
     }
 
+    /// The file that it was loaded from.
+    pub fn file(&self) -> Option<PathBuf> {
+        // SAFETY: all-zero is valid for the structure of pointers, which the function fills in; the string that it points
+        // at is the loader's, ended by NUL, and stays as long as the library.
+        let name = unsafe {
+            let mut info: libc::Dl_info = std::mem::zeroed();
+            if libc::dladdr(self.version as *const c_void, &raw mut info) == 0 || info.dli_fname.is_null() {
+                return None;
+            }
+            CStr::from_ptr(info.dli_fname)
+        };
+        Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
+    }
+
     /// The token of the machine's own architecture.
     pub fn native_architecture(&self) -> u32 {
         // SAFETY: the function takes nothing.
@@ -225,12 +241,7 @@ impl Context<'_> {
         file.rewind().map_err(failed)?;
         let mut bytes = Vec::new();
         file.take((most as u64 + 1) * SIZE as u64).read_to_end(&mut bytes).map_err(failed)?;
-        program.extend(bytes.chunks_exact(SIZE).map(|chunk| libc::sock_filter {
-            code: u16::from_ne_bytes([chunk[0], chunk[1]]),
-            jt: chunk[2],
-            jf: chunk[3],
-            k: u32::from_ne_bytes([chunk[4], chunk[5], chunk[6], chunk[7]]),
-        }));
+        program.extend(instructions(&bytes));
         Ok(())
     }
 }
@@ -240,6 +251,16 @@ impl Drop for Context<'_> {
         // SAFETY: the context is live, and not used after this.
         unsafe { (self.library.release)(self.context) };
     }
+}
+
+/// A program from its bytes.
+pub fn instructions(bytes: &[u8]) -> impl Iterator<Item = libc::sock_filter> {
+    bytes.chunks_exact(size_of::<libc::sock_filter>()).map(|chunk| libc::sock_filter {
+        code: u16::from_ne_bytes([chunk[0], chunk[1]]),
+        jt: chunk[2],
+        jf: chunk[3],
+        k: u32::from_ne_bytes([chunk[4], chunk[5], chunk[6], chunk[7]]),
+    })
 }
 
 /// The library's functions return 0, or an error number negated.

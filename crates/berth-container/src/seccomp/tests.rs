@@ -363,15 +363,3 @@ proptest! {
         }
     }
 }
-
-#[test]
-#[ignore]
-fn timing() {
-    let text = std::fs::read_to_string(std::env::var("PROFILE").unwrap()).unwrap();
-    let seccomp: Seccomp = serde_json::from_str(&text).unwrap();
-    for _ in 0..6 {
-        let start = std::time::Instant::now();
-        let filter = compiled(&seccomp);
-        eprintln!("{:?} {}", start.elapsed(), filter.program.len());
-    }
-}
