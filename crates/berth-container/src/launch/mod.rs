@@ -15,12 +15,13 @@ mod namespaces;
 mod options;
 mod process;
 mod rootfs;
+pub mod sealed;
 mod supervise;
 mod sys;
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -134,7 +135,7 @@ trait Steps {
 struct ContainerSteps {
     namespaces: namespaces::Namespaces,
     root: rootfs::RootPlan,
-    mounts: Vec<mounts::Step>,
+    mounts: mounts::MountPlan,
     hostname: Option<String>,
     domainname: Option<String>,
     /// The network namespace is new: its loopback interface is down.
@@ -183,7 +184,7 @@ impl Entry {
                 &BTreeMap::new(),
             ),
             attributes,
-            command: exec::Command::plan(process, options.create_cwd)?,
+            command: exec::Command::plan(process, options)?,
             preserve_fds: options.preserve_fds,
             supervised: options.supervise || options.init || process.terminal || need_parent,
             init: options.init,
@@ -206,7 +207,13 @@ impl Entry {
         self.enter(steps)?;
         steps.build(None)?;
         steps.begin()?;
-        Err(self.finish(None)?.exec())
+        let failure = match self.finish(None) {
+            Ok(ready) => ready.exec(),
+            Err(error) => error,
+        };
+        // Our callers will close what they believe to have open.
+        sys::fill_descriptors();
+        Err(failure)
     }
 
     /// Leaves the host's namespaces, with what can be reached only from there.
@@ -228,18 +235,25 @@ impl Entry {
         Ok(())
     }
 
-    /// Up to the last step, which is [`filter::Ready::exec`] of the answer. `channel` stays open until then.
+    /// Up to the last step, which is [`filter::Ready::exec`] of the answer. `channel` stays open until then; everything
+    /// else but what the command inherits is closed, and owners of it must not be used any more.
     fn finish(&self, channel: Option<BorrowedFd<'_>>) -> Result<filter::Ready<'_>> {
-        let _ = channel;
         if let Some(name) = &self.keyring {
             sys::join_session_keyring(name).map_err(|e| Error::system("make a session keyring", e))?;
         }
         self.attributes.own_standard_files();
-        sys::close_on_exec_from(3 + self.preserve_fds).map_err(|e| Error::system("close inherited files", e))?;
+        // Really closed, not only when the command is executed: its name and its directory are looked up before, and may
+        // be `/proc/self/fd/N/…`, where N was a directory of the host.
+        let mut kept = [channel, self.profile.agent()].map(|fd| fd.map_or(-1, |fd| fd.as_raw_fd()));
+        sys::close_all_but(3 + self.preserve_fds, &mut kept).map_err(|e| Error::system("close inherited files", e))?;
+        let home = self.command.home();
+        let there = self.command.try_directory()?;
         self.attributes.apply(&self.profile)?;
-        self.command.enter_directory()?;
+        if !there {
+            self.command.enter_directory()?;
+        }
         sys::reset_signals(self.fresh_signals);
-        Ok(filter::Ready { command: &self.command, profile: &self.profile })
+        Ok(filter::Ready { command: &self.command, home, profile: &self.profile })
     }
 }
 
@@ -315,6 +329,7 @@ impl Steps for ContainerSteps {
     fn enter(&self) -> Result<()> {
         // While this process may still write its own file: another user or user namespace takes that away.
         self.attributes.set_oom_score()?;
+        self.mounts.prepare()?;
         self.namespaces.enter()
     }
 
@@ -322,7 +337,7 @@ impl Steps for ContainerSteps {
         self.namespaces.enter_cgroup()?;
         self.configure_namespaces()?;
         self.root.isolate()?;
-        let mounts = mounts::open(&self.mounts)?;
+        let mounts = self.mounts.open()?;
         let mut root = self.root.assemble()?;
         root.add_mount_points(|root| mounts.missing(root))?;
         mounts.attach(root.fd())?;

@@ -1,9 +1,9 @@
 //! What each verb does: a call of the library, and what is printed of its answer.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 
-use berth_container::launch::Outcome;
+use berth_container::launch::{self, Outcome};
 use berth_container::oci::{Capabilities, Process, User};
 use berth_container::runtime::{self, Container, Ended};
 
@@ -29,6 +29,7 @@ fn birth<'a>(arguments: &'a arguments::Birth, global: &Global, root: &'a runtime
 }
 
 pub fn create(arguments: &arguments::Create, global: &Global) -> Answer {
+    launch::sealed::ensure_sealed()?;
     birth(&arguments.birth, global, &global.root()).create()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -39,6 +40,7 @@ pub fn start(arguments: &arguments::Start, global: &Global) -> Answer {
 }
 
 pub fn run(arguments: &arguments::Run, global: &Global) -> Answer {
+    launch::sealed::ensure_sealed()?;
     let root = global.root();
     let birth = runtime::Birth { keep: arguments.keep, ..birth(&arguments.birth, global, &root) };
     match birth.run(arguments.detach)? {
@@ -78,6 +80,7 @@ pub fn delete(arguments: &arguments::Delete, global: &Global) -> Answer {
 }
 
 pub fn exec(arguments: &arguments::Exec, global: &Global) -> Answer {
+    launch::sealed::ensure_sealed()?;
     let container = global.root().get(&arguments.id)?;
     let process = process(arguments, &container)?;
     let outcome = container.exec(&runtime::Exec {
@@ -218,12 +221,26 @@ pub fn update(arguments: &arguments::Update, global: &Global) -> Answer {
 }
 
 pub fn spec(arguments: &arguments::Spec, _global: &Global) -> Answer {
-    let _ = arguments;
-    Err(CommandError::failure("not there yet"))
+    let path = arguments.bundle.join("config.json");
+    let ids = || (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let spec = runtime::default_spec::default_spec(arguments.rootless.then(ids));
+    let mut text = serde_json::to_vec_pretty(&spec)?;
+    text.push(b'\n');
+    // What somebody has written there is not for us to replace.
+    let mut file = match std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(CommandError::failure(format!("{} is there already", path.display()))
+                .with_hint("remove it first, or choose another directory with --bundle"));
+        }
+        other => other.map_err(|e| CommandError::io("create", &path, e))?,
+    };
+    file.write_all(&text).map_err(|e| CommandError::io("write", &path, e))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 pub fn features(_arguments: &arguments::Features, _global: &Global) -> Answer {
-    Err(CommandError::failure("not there yet"))
+    output::json(&runtime::features::features())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 pub fn checkpoint(_arguments: &arguments::Checkpoint, _global: &Global) -> Answer {
