@@ -334,3 +334,69 @@ fn without_a_group_nothing_is_signalled_and_limits_are_refused() {
     let request = Request { resources: Some(&limits), ..request };
     assert_eq!(Cgroup::create(&request, 1).unwrap().warnings().len(), 1);
 }
+
+/// Runs this as an ordinary user, from a group that is made for it where `delegated`; whether it holds.
+fn as_user(delegated: bool, holds: fn() -> bool) -> bool {
+    use std::os::unix::fs::chown;
+    const USER: u32 = 64_218;
+    let guard = delegated.then(|| {
+        let waiting = Sleeper::new("");
+        let guard = only(|kind| *kind == Kind::V2, waiting.pid()).expect("cgroup2 is mounted");
+        let directory = &guard.0.places[0].directory;
+        for path in [directory.clone(), directory.join("cgroup.procs"), directory.join("cgroup.subtree_control")] {
+            chown(path, Some(USER), Some(USER)).unwrap();
+        }
+        guard
+    });
+    // SAFETY: the child only uses what the C library keeps usable after a fork, and ends without returning.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        if let Some(guard) = &guard {
+            let _ = create::put(std::process::id(), &guard.0.places[0].directory);
+        }
+        // SAFETY: no memory is involved.
+        let became =
+            unsafe { libc::setgroups(0, std::ptr::null()) == 0 && libc::setgid(USER) == 0 && libc::setuid(USER) == 0 };
+        let good = became && std::panic::catch_unwind(holds).unwrap_or(false);
+        // SAFETY: ends the process at once.
+        unsafe { libc::_exit(i32::from(!good)) };
+    }
+    let mut status = 0;
+    // SAFETY: the status outlives the call, and the child is ours.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+}
+
+fn as_asked(path: Option<&str>, limited: bool) -> Cgroup {
+    let resources: Resources =
+        serde_json::from_str(r#"{"memory":{"limit":67108864},"devices":[{"allow":false}]}"#).unwrap();
+    let request = Request {
+        id: "berth-test-ordinary",
+        path: path.map(Path::new),
+        resources: limited.then_some(&resources),
+        manager: Manager::Cgroupfs,
+    };
+    Cgroup::create(&request, std::process::id()).unwrap()
+}
+
+#[test]
+fn an_ordinary_user_who_may_not_gets_a_warning_and_only_for_limits() {
+    if !is_root() {
+        return;
+    }
+    assert!(as_user(false, || {
+        let (plain, limited) = (as_asked(None, false), as_asked(Some("/berth-test/x"), true));
+        !plain.is_own() && plain.warnings().is_empty() && !limited.is_own() && limited.warnings().len() == 1
+    }));
+}
+
+#[test]
+fn an_ordinary_user_makes_a_group_where_that_was_delegated() {
+    if !is_root() || Host::read().unwrap().v2().is_none() {
+        return;
+    }
+    assert!(as_user(true, || {
+        let own = as_asked(None, false);
+        own.is_own() && own.warnings().is_empty() && own.processes().unwrap() == [std::process::id()]
+    }));
+}
