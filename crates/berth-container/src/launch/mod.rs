@@ -4,6 +4,7 @@
 //! [`Plan::execute`] then only makes system calls, in the order in which its steps read. In the default
 //! mode the calling process *becomes* the command: exit code and signals are the kernel's own business.
 
+mod affinity;
 mod channel;
 mod exec;
 mod filter;
@@ -164,6 +165,7 @@ pub(crate) struct Entry {
     keyring: Option<CString>,
     /// Signals that the caller ignores are not ignored by the command.
     fresh_signals: bool,
+    affinity: affinity::Affinity,
 }
 
 impl Entry {
@@ -192,6 +194,7 @@ impl Entry {
             console_size: process.console_size.map(|size| (size.height, size.width)),
             console: false,
             fresh_signals: options.identity.is_some(),
+            affinity: affinity::Affinity::default(),
             keyring: options.keyring.as_ref().map(|name| c_string(name.as_ref(), || "id".to_owned())).transpose()?,
         })
     }
@@ -218,6 +221,7 @@ impl Entry {
 
     /// Leaves the host's namespaces, with what can be reached only from there.
     fn enter(&self, steps: &dyn Steps) -> Result<()> {
+        self.affinity.begin()?;
         self.profile.connect()?;
         steps.enter()
     }
