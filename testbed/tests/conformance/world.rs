@@ -13,6 +13,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::Once;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -342,6 +343,7 @@ impl World {
     /// Runs a command whose children may keep its output: that goes to `out` and `err` in the test's folder.
     #[track_caller]
     pub fn detached(&self, command: &mut Command) -> i32 {
+        reap_orphans();
         let (out, err) = (self.append("out"), self.append("err"));
         let mut child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().expect("a runtime");
         let (status, _) = process::wait(&mut child, process::LIMIT).expect("it ends");
@@ -408,10 +410,7 @@ impl World {
     /// Waits until the container is stopped.
     #[track_caller]
     pub fn stopped(&self) -> &World {
-        until("the container stops", || {
-            reap_orphans();
-            self.status() == "stopped"
-        });
+        until("the container stops", || self.status() == "stopped");
         self
     }
 
@@ -451,17 +450,43 @@ impl Drop for World {
     }
 }
 
-/// Waits for the orphans that have ended, so that they are not seen as processes any more. To be called where no child
-/// of this process is waited for.
-pub fn reap_orphans() {
-    // SAFETY: waitpid with no place for a status takes numbers only.
-    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+/// Waits for the containers' processes whose parent, the runtime, has ended, as an engine does: a pid namespace does not
+/// end as long as the end of one of its processes was not noticed.
+fn reap_orphans() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        thread::spawn(|| {
+            loop {
+                for pid in children() {
+                    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+                    // Its numbers in this pid namespace and in those below: what the test itself started has one.
+                    if field(&status, "NSpid").split_whitespace().count() > 1 {
+                        // SAFETY: waitpid with no place for a status takes numbers only.
+                        unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
+                    }
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+    });
+}
+
+fn children() -> Vec<i32> {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()).collect()
 }
 
 /// Waits until something has happened.
 #[track_caller]
-pub fn until(what: &str, mut happened: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn until(what: &str, happened: impl FnMut() -> bool) {
+    until_within(PATIENCE, what, happened);
+}
+
+/// Waits so long until something has happened.
+#[track_caller]
+pub fn until_within(patience: Duration, what: &str, mut happened: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !happened() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         thread::sleep(Duration::from_millis(10));
