@@ -77,6 +77,22 @@ impl Command {
         }
     }
 
+    /// Whether there is something to become, as far as can be told without doing it.
+    pub fn check(&self) -> Result<()> {
+        let usable = |candidate: &CString| {
+            let Ok(stat) = rustix::fs::stat(candidate.as_c_str()) else { return None };
+            Some(stat.st_mode & libc::S_IFMT == libc::S_IFREG && stat.st_mode & 0o111 != 0)
+        };
+        let found: Vec<(&CString, bool)> = self.candidates.iter().filter_map(|c| Some((c, usable(c)?))).collect();
+        match found.first() {
+            None => Err(self.not_found()),
+            Some((first, _)) if !found.iter().any(|(_, usable)| *usable) => {
+                Err(self.refused(first, &io::Error::from_raw_os_error(libc::EACCES)))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     /// Becomes the command; returns only to say why not.
     pub fn exec(&self) -> Error {
         let args = PointerList::new(self.args.iter().map(CString::as_c_str));
@@ -94,11 +110,15 @@ impl Command {
         }
         match denied {
             Some(candidate) => self.refused(candidate, &io::Error::from_raw_os_error(libc::EACCES)),
-            None => Error::CommandNotFound {
-                command: self.name(),
-                reason: self.path.as_ref().map(|path| format!("not in its PATH ({path})")),
-                hint: None,
-            },
+            None => self.not_found(),
+        }
+    }
+
+    fn not_found(&self) -> Error {
+        Error::CommandNotFound {
+            command: self.name(),
+            reason: self.path.as_ref().map(|path| format!("not in its PATH ({path})")),
+            hint: None,
         }
     }
 
