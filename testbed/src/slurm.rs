@@ -51,7 +51,10 @@ pub const PROGRAMS: &str = "BERTH_SLURM_PROGRAMS";
 pub const USERS: [(&str, u32); 2] = [("tuser1", 20001), ("tuser2", 20002)];
 
 /// Longest that a cluster may take until all its nodes are idle.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_secs(15);
+
+/// Longest that Slurm may take to be done with a step or a job.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A release of Slurm, by the release of Debian that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -268,10 +271,24 @@ impl Cluster {
         Traces::of(self)
     }
 
+    /// The traces as soon as no job is on its way and every node is idle: what later ones are compared with.
+    #[track_caller]
+    pub fn idle_traces(&self) -> Traces {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let traces = self.traces();
+            if traces.are_idle() {
+                return traces;
+            }
+            assert!(Instant::now() < deadline, "the cluster is not idle: {traces:#?}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Waits until there is nothing that was not there `before`, and every node is idle; panics with what is left.
     #[track_caller]
     pub fn assert_clean(&self, before: &Traces) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let left = self.traces().since(before);
             if left.is_empty() {
@@ -285,7 +302,7 @@ impl Cluster {
     /// Waits until something holds.
     #[track_caller]
     pub fn wait_until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(15);
         while !holds() {
             assert!(Instant::now() < deadline, "waited in vain until {what}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));

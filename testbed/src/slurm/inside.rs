@@ -40,6 +40,9 @@ const GROUP: &str = "berth-slurm-";
 /// Controllers, of the old form of control groups, that Slurm's plugins use.
 const CONTROLLERS: [&str; 5] = ["freezer", "memory", "cpuset", "devices", "cpuacct"];
 
+/// The hierarchy without controllers.
+const SYSTEMD: &str = "name=systemd";
+
 /// Devices of the host that a box has.
 const DEVICES: [&str; 7] = ["null", "zero", "full", "random", "urandom", "tty", "fuse"];
 
@@ -83,7 +86,7 @@ fn say(line: &str) -> io::Result<()> {
 /// The box's control group in each hierarchy of the old form. On a machine that has the new form alone, there is none, and
 /// Slurm is set up to follow processes without them.
 struct Groups {
-    /// Names of the hierarchies (`freezer`, `cpu,cpuacct`), as they are mounted.
+    /// The hierarchies (`freezer`, `cpu,cpuacct`, `name=systemd`), as `/proc/self/cgroup` has them.
     hierarchies: Vec<String>,
     dir: PathBuf,
 }
@@ -98,11 +101,13 @@ impl Groups {
         let mut groups = Groups { hierarchies: Vec::new(), dir };
         for line in own.lines() {
             let names = line.split(':').nth(1).unwrap_or_default();
-            if !names.split(',').any(|name| CONTROLLERS.contains(&name)) {
+            // The one without controllers is what Slurm tells the form by.
+            if names != SYSTEMD && !names.split(',').any(|name| CONTROLLERS.contains(&name)) {
                 continue;
             }
             groups.hierarchies.push(names.to_owned());
-            let mounted = groups.mount(&groups.dir, names)?;
+            let mounted = groups.dir.join(folder(names));
+            mount_hierarchy(&mounted, names)?;
             groups.sweep(&mounted);
             let group = mounted.join(format!("{GROUP}{}", std::process::id()));
             fs::create_dir(&group)?;
@@ -115,13 +120,6 @@ impl Groups {
             fs::write(group.join("cgroup.procs"), "0")?;
         }
         Ok(groups)
-    }
-
-    fn mount(&self, dir: &Path, names: &str) -> io::Result<PathBuf> {
-        let target = dir.join(names.replace(',', "+"));
-        fs::create_dir_all(&target)?;
-        mount("cgroup", &target, "cgroup", names)?;
-        Ok(target)
     }
 
     fn sweep(&self, mounted: &Path) {
@@ -138,7 +136,7 @@ impl Groups {
     fn remove(&self) {
         let deadline = Instant::now() + Duration::from_secs(5);
         for names in &self.hierarchies {
-            let mounted = self.dir.join(names.replace(',', "+"));
+            let mounted = self.dir.join(folder(names));
             let _ = fs::write(mounted.join("cgroup.procs"), "0");
             let group = mounted.join(format!("{GROUP}{}", std::process::id()));
             while !remove_group(&group) && Instant::now() < deadline {
@@ -146,6 +144,17 @@ impl Groups {
             }
         }
     }
+}
+
+/// Where a hierarchy is mounted, below `/sys/fs/cgroup`.
+fn folder(names: &str) -> &str {
+    names.strip_prefix("name=").unwrap_or(names)
+}
+
+fn mount_hierarchy(target: &Path, names: &str) -> io::Result<()> {
+    fs::create_dir(target)?;
+    let options = if names == SYSTEMD { "none,name=systemd" } else { names };
+    mount("cgroup", target, "cgroup", options)
 }
 
 /// Removes a control group with all below it; says whether it is gone.
@@ -228,15 +237,7 @@ fn control_groups(root: &Path, groups: &Groups) -> io::Result<()> {
         return Ok(());
     }
     tmpfs(&dir, "755")?;
-    for names in &groups.hierarchies {
-        let mounted = dir.join(names);
-        fs::create_dir(&mounted)?;
-        mount("cgroup", &mounted, "cgroup", names)?;
-    }
-    // What Slurm finds out by itself, it finds out here.
-    let systemd = dir.join("systemd");
-    fs::create_dir(&systemd)?;
-    mount("cgroup", &systemd, "cgroup", "none,name=systemd")
+    groups.hierarchies.iter().try_for_each(|names| mount_hierarchy(&dir.join(folder(names)), names))
 }
 
 fn devices(root: &Path) -> io::Result<()> {

@@ -32,6 +32,11 @@ impl<'a> Session<'a> {
         Session { cluster, daemon, user, dir: None, env: Vec::new() }
     }
 
+    /// The user's name.
+    pub fn name(&self) -> &'static str {
+        self.user.unwrap_or("root")
+    }
+
     /// The same for a user.
     #[must_use]
     pub fn user(mut self, name: &'static str) -> Session<'a> {
@@ -62,7 +67,7 @@ impl<'a> Session<'a> {
         if let Some(daemon) = self.daemon {
             command.args(["nsenter", "-t", &daemon.to_string(), "-m", "-u", "-n", "--"]);
         }
-        let name = self.user.unwrap_or("root");
+        let name = self.name();
         let home = self.user.map_or_else(|| "/root".to_owned(), |name| format!("/home/{name}"));
         if self.user.is_some() {
             command.args(["setpriv", "--reuid", name, "--regid", name, "--init-groups", "--"]);
