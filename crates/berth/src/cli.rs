@@ -74,17 +74,17 @@ impl std::fmt::Debug for Verb {
 
 macro_rules! verbs {
     ($($module:ident),* $(,)?) => {
-        &[Verb {
-            name: "runtime",
-            define: commands::runtime::command,
-            run: |matches, _| Ok(commands::runtime::run(matches)),
-        }, $(Verb {
+        &[$(Verb {
             name: stringify!($module),
             define: || commands::$module::Args::augment_args(Command::new(stringify!($module))),
             run: |matches, context| {
                 commands::$module::run(&commands::$module::Args::from_arg_matches(matches)?, context)
             },
-        }),*]
+        },)* Verb {
+            name: "runtime",
+            define: commands::runtime::command,
+            run: |matches, _| Ok(commands::runtime::run(matches)),
+        }]
     };
 }
 
