@@ -46,6 +46,7 @@ install: ## Install the command, its man pages and completions below $(DESTDIR)$
 	$(CARGO) build --release --locked --package berth --package xtask
 	target/release/xtask dist target/dist
 	install -D -m 755 target/release/berth $(DESTDIR)$(PREFIX)/bin/berth
+	ln -sf berth $(DESTDIR)$(PREFIX)/bin/berth-runtime
 	for page in target/dist/man/*.1; do install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man1/$${page##*/}; done
 	install -D -m 644 target/dist/completions/berth.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/berth
 	install -D -m 644 target/dist/completions/_berth $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_berth

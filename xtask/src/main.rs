@@ -83,6 +83,9 @@ fn man_pages() -> io::Result<Files> {
     page("berth".to_owned(), &command)?;
     for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
         page(format!("berth-{}", verb.get_name()), verb)?;
+        for nested in verb.get_subcommands().filter(|nested| nested.get_name() != "help") {
+            page(format!("berth-{}-{}", verb.get_name(), nested.get_name()), nested)?;
+        }
     }
     Ok(files)
 }

@@ -46,36 +46,15 @@ fn overview(root: &Command) -> String {
 }
 
 fn page(verb: &Command) -> String {
-    let name = verb.get_name();
     let mut text = String::from("<!-- Made by `cargo xtask reference` from the definition of the command line. -->\n");
-    let _ = writeln!(text, "# berth {name}\n");
-    let about = verb.get_long_about().or(verb.get_about()).map(ToString::to_string).unwrap_or_default();
-    let _ = writeln!(text, "{about}\n");
-    let usage = verb.clone().render_usage().to_string();
-    let _ = writeln!(text, "```text\n{}\n```\n", usage.trim_start_matches("Usage: "));
-    let operands: Vec<&Arg> = verb.get_positionals().collect();
-    if !operands.is_empty() {
-        text.push_str("## Operands\n\n");
-        for operand in operands {
-            let placeholder = operand.get_value_names().and_then(|names| names.first()).map(|name| name.as_str());
-            let _ = writeln!(text, "**{}**\n\n{}\n", placeholder.unwrap_or(operand.get_id().as_str()), help(operand));
-        }
+    section(&mut text, verb, &format!("berth {}", verb.get_name()), "#");
+    for nested in verbs(verb) {
+        text.push('\n');
+        section(&mut text, nested, &format!("berth {} {}", verb.get_name(), nested.get_name()), "##");
     }
-    let mut headings: Vec<Option<&str>> = Vec::new();
-    let shown = |argument: &&Arg| !argument.is_positional() && !is_global(argument) && argument.get_id() != "help";
-    for argument in verb.get_arguments().filter(shown) {
-        if !headings.contains(&argument.get_help_heading()) {
-            headings.push(argument.get_help_heading());
-        }
+    if verb.get_arguments().any(is_global) {
+        text.push_str("[Options of every verb](README.md#options-of-every-verb) may be given, too.\n");
     }
-    for heading in headings {
-        let _ = writeln!(text, "## {}\n", heading.unwrap_or("Options"));
-        let of_heading = |argument: &&Arg| shown(argument) && argument.get_help_heading() == heading;
-        for argument in verb.get_arguments().filter(of_heading) {
-            option(&mut text, argument);
-        }
-    }
-    text.push_str("[Options of every verb](README.md#options-of-every-verb) may be given, too.\n");
     if let Some(examples) = verb.get_after_help() {
         let examples = examples.to_string();
         if let Some(lines) = examples.strip_prefix("Examples:\n") {
@@ -84,6 +63,40 @@ fn page(verb: &Command) -> String {
         }
     }
     text
+}
+
+/// What there is to say of a verb, under a heading of this level.
+fn section(text: &mut String, verb: &Command, name: &str, level: &str) {
+    let _ = writeln!(text, "{level} {name}\n");
+    let about = verb.get_long_about().or(verb.get_about()).map(ToString::to_string).unwrap_or_default();
+    let _ = writeln!(text, "{about}\n");
+    let usage = verb.clone().render_usage().to_string();
+    let _ = writeln!(text, "```text\n{}\n```\n", usage.trim_start_matches("Usage: "));
+    let operands: Vec<&Arg> = verb.get_positionals().filter(|operand| !operand.is_hide_set()).collect();
+    if !operands.is_empty() {
+        let _ = writeln!(text, "{level}# Operands\n");
+        for operand in operands {
+            let placeholder = operand.get_value_names().and_then(|names| names.first()).map(|name| name.as_str());
+            let _ = writeln!(text, "**{}**\n\n{}\n", placeholder.unwrap_or(operand.get_id().as_str()), help(operand));
+        }
+    }
+    let mut headings: Vec<Option<&str>> = Vec::new();
+    let shown = |argument: &&Arg| {
+        let told_elsewhere = is_global(argument) || ["help", "version"].contains(&argument.get_id().as_str());
+        !argument.is_positional() && !argument.is_hide_set() && !told_elsewhere
+    };
+    for argument in verb.get_arguments().filter(shown) {
+        if !headings.contains(&argument.get_help_heading()) {
+            headings.push(argument.get_help_heading());
+        }
+    }
+    for heading in headings {
+        let _ = writeln!(text, "{level}# {}\n", heading.unwrap_or("Options"));
+        let of_heading = |argument: &&Arg| shown(argument) && argument.get_help_heading() == heading;
+        for argument in verb.get_arguments().filter(of_heading) {
+            option(text, argument);
+        }
+    }
 }
 
 fn is_global(argument: &Arg) -> bool {

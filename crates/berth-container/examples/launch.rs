@@ -16,6 +16,9 @@ use berth_container::{Bundle, Error};
 struct Document {
     /// What to launch; its process is what joins, where a running container is joined.
     bundle: Bundle,
+    /// Protect the own program first.
+    #[serde(default)]
+    seal: bool,
     #[serde(default)]
     supervise: bool,
     #[serde(default)]
@@ -57,6 +60,9 @@ fn main() -> ExitCode {
 }
 
 fn run(document: Document) -> Result<u8, Error> {
+    if document.seal {
+        berth_container::launch::sealed::ensure_sealed()?;
+    }
     let mut options = Options {
         create_cwd: true,
         supervise: document.supervise,

@@ -1,1 +1,94 @@
 //! The life of a container behind runc's command line: create, start, run, state, kill, delete, exec.
+//!
+//! ```text
+//!            create                     start                  ends, or kill
+//!  (nothing) ──────► creating ► created ─────► running ⇄ paused ─────► stopped
+//!      ▲                           │                                      │
+//!      └───────────────────────────┴──────────────── delete ◄─────────────┘
+//! ```
+//!
+//! A container is a directory below a [`Root`], which holds what later calls need to know: see [`record`]. What it says of
+//! processes is checked against the kernel each time, so that nothing has to be put right after a crash: a record whose
+//! machine was started anew, or whose process is gone, is of a stopped container.
+//!
+//! Source: <https://github.com/opencontainers/runtime-spec/blob/v1.2.0/runtime.md>
+
+mod birth;
+pub mod default_spec;
+mod exec;
+pub mod features;
+mod record;
+mod root;
+
+pub use birth::{Birth, Ended};
+pub use exec::Exec;
+pub use record::{Record, Status, now};
+pub use root::{Container, Root, Signal};
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::oci::Spec;
+
+/// No configuration is larger, bytes.
+const MAX_CONFIG: u64 = 8 << 20;
+
+/// What holds for all calls.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Settings {
+    /// Who makes cgroups.
+    pub cgroups: crate::cgroup::Manager,
+}
+
+/// Reads a `config.json`; returns its text too.
+///
+/// # Errors
+/// A file that is not there, larger than 8 MiB, or no configuration: the message has the line and the column.
+pub fn read_config(path: &Path) -> Result<(Spec, Vec<u8>)> {
+    let text = read_bounded(path)?;
+    let spec: Spec = parse(path, &text)?;
+    if !spec.oci_version.starts_with("1.") {
+        let reason = format!("`{}` is not supported: this is a runtime for 1.0 to 1.2", spec.oci_version);
+        return Err(Error::bad_spec("ociVersion", reason));
+    }
+    Ok((spec, text))
+}
+
+/// Understands a JSON document that came from `path`.
+pub fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text).map_err(|e| Error::io("understand", path, std::io::Error::other(e)))
+}
+
+/// Reads a document that somebody else wrote.
+pub fn read_bounded(path: &Path) -> Result<Vec<u8>> {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    let wrong = |what: &str| Error::io("read", path, std::io::Error::other(what.to_owned()));
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        // A pipe in its place would make us wait for ever.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|e| Error::io("read", path, e))?;
+    let kind = file.metadata().map_err(|e| Error::io("read", path, e))?;
+    if kind.is_dir() || kind.len() > MAX_CONFIG {
+        return Err(wrong(if kind.is_dir() { "it is a directory" } else { "it is larger than 8 MiB" }));
+    }
+    let mut text = Vec::with_capacity(kind.len() as usize + 1);
+    file.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(|e| Error::io("read", path, e))?;
+    if text.len() as u64 > MAX_CONFIG {
+        return Err(wrong("it is larger than 8 MiB"));
+    }
+    Ok(text)
+}
+
+/// Makes a path absolute, as seen from the working directory, without asking what is there.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| Error::io("find", path, e))
+}
+
+/// Tells whoever reads standard error of something that went wrong and stops nothing.
+fn warn(message: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "berth: warning: {message}");
+}

@@ -130,15 +130,22 @@ impl SubidError {
     }
 }
 
-impl From<SubidError> for crate::Error {
-    fn from(error: SubidError) -> crate::Error {
-        let ids = match &error {
+impl SubidError {
+    /// Which ids it is about, in words.
+    pub(crate) fn ids(&self) -> &'static str {
+        match self {
             SubidError::NoRange { kind, .. }
             | SubidError::TooFew { kind, .. }
             | SubidError::NoProgram { kind }
             | SubidError::Refused { kind, .. } => kind.ids(),
             _ => "subordinate ids",
-        };
+        }
+    }
+}
+
+impl From<SubidError> for crate::Error {
+    fn from(error: SubidError) -> crate::Error {
+        let ids = error.ids();
         crate::Error::IdMapping { ids, reason: error.to_string(), hint: Some(error.hint()) }
     }
 }

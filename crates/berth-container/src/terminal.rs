@@ -21,7 +21,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::Signal;
 use rustix::pty::OpenptFlags;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, Winsize};
@@ -125,6 +127,10 @@ fn restore_mask(mask: &libc::sigset_t) {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
 }
 
+fn cannot_open(error: Errno) -> Error {
+    Error::system("open a pseudo terminal", error)
+}
+
 /// A new pseudo terminal.
 #[derive(Debug)]
 pub struct Terminal {
@@ -133,21 +139,90 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Opens a pair in this process' mount namespace, with the window size of `outer` if that is a terminal.
+    /// Opens a pair of the host's.
     ///
     /// # Errors
     /// No pseudo terminals left, or none mounted (`/dev/ptmx`).
-    pub fn open(outer: BorrowedFd<'_>) -> Result<Terminal> {
-        let fail = |error: Errno| Error::system("open a pseudo terminal", error);
+    pub fn open() -> Result<Terminal> {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let controller = rustix::pty::openpt(flags).map_err(fail)?;
-        rustix::pty::unlockpt(&controller).map_err(fail)?;
+        let controller = rustix::pty::openpt(flags).map_err(cannot_open)?;
+        Terminal::unlock(controller)
+    }
+
+    /// Opens a pair of the container's, in whose root this process is already.
+    ///
+    /// # Errors
+    /// No pseudo terminals left, or `/dev/pts` is not where the kernel keeps them: it could lead anywhere.
+    pub fn open_inside() -> Result<Terminal> {
+        /// `DEVPTS_SUPER_MAGIC` of `linux/magic.h`.
+        const DEVPTS: rustix::fs::FsWord = 0x1cd1;
+        let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let controller = loop {
+            match rustix::fs::openat2(CWD, c"/dev/pts/ptmx", flags, Mode::empty(), how) {
+                Err(Errno::AGAIN) => {}
+                answer => break answer.map_err(cannot_open)?,
+            }
+        };
+        if rustix::fs::fstatfs(&controller).map_err(cannot_open)?.f_type != DEVPTS {
+            return Err(cannot_open(Errno::NODEV));
+        }
+        Terminal::unlock(controller)
+    }
+
+    fn unlock(controller: OwnedFd) -> Result<Terminal> {
+        rustix::pty::unlockpt(&controller).map_err(cannot_open)?;
         // By ioctl and not by name: a name is only valid in the mount namespace of this instance of devpts.
-        let peer = rustix::pty::ioctl_tiocgptpeer(&controller, flags).map_err(fail)?;
-        rustix::io::ioctl_fionbio(&controller, true).map_err(fail)?;
-        let size = rustix::termios::tcgetwinsize(outer).ok().filter(|size| size.ws_row > 0 && size.ws_col > 0);
-        rustix::termios::tcsetwinsize(&controller, size.unwrap_or(DEFAULT_SIZE)).map_err(fail)?;
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let peer = rustix::pty::ioctl_tiocgptpeer(&controller, flags).map_err(cannot_open)?;
         Ok(Terminal { controller, peer })
+    }
+
+    /// A pair that was opened elsewhere.
+    pub fn of(controller: OwnedFd, peer: OwnedFd) -> Terminal {
+        Terminal { controller, peer }
+    }
+
+    /// Sets the size of its window, in characters.
+    ///
+    /// # Errors
+    /// None that is known for a terminal.
+    pub fn resize(&self, rows: u16, columns: u16) -> Result<()> {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&self.controller, size)
+            .map_err(|e| Error::system("set the size of the terminal", e))
+    }
+
+    /// Prepares it for [`Terminal::relay`], with the window size of `outer` if that is a terminal.
+    ///
+    /// # Errors
+    /// None that is known for a terminal.
+    pub fn adopt(&self, outer: BorrowedFd<'_>) -> Result<()> {
+        rustix::io::ioctl_fionbio(&self.controller, true).map_err(cannot_open)?;
+        let known = |size: &Winsize| size.ws_row > 0 && size.ws_col > 0;
+        let size = rustix::termios::tcgetwinsize(outer).ok().filter(known);
+        let own = rustix::termios::tcgetwinsize(&self.controller).ok().filter(known);
+        rustix::termios::tcsetwinsize(&self.controller, size.or(own).unwrap_or(DEFAULT_SIZE)).map_err(cannot_open)
+    }
+
+    /// Sends the controller to whoever listens at the other end of a console socket, as runc does: the descriptor, and
+    /// its name as text.
+    ///
+    /// # Errors
+    /// The other end is gone.
+    pub fn send_to(&self, socket: BorrowedFd<'_>) -> Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let controller = [self.controller.as_fd()];
+        control.push(SendAncillaryMessage::ScmRights(&controller));
+        rustix::net::sendmsg(socket, &[io::IoSlice::new(b"/dev/ptmx")], &mut control, SendFlags::NOSIGNAL)
+            .map(drop)
+            .map_err(|e| Error::system("send the terminal to the console socket", e))
+    }
+
+    /// The side of whoever looks at it.
+    pub fn controller(&self) -> BorrowedFd<'_> {
+        self.controller.as_fd()
     }
 
     /// The container's side.

@@ -27,7 +27,8 @@ fn relay_process() {
     // Or else what the script leaves behind keeps it open.
     rustix::io::fcntl_setfd(output, rustix::io::FdFlags::CLOEXEC).unwrap();
     let signals = Signals::block().unwrap();
-    let terminal = Terminal::open(input).unwrap();
+    let terminal = Terminal::open().unwrap();
+    terminal.adopt(input).unwrap();
     let mut command = Command::new("/bin/sh");
     command.args(["-c", &script]).env_remove(SCRIPT);
     let peer = rustix::io::dup(terminal.peer()).unwrap();

@@ -80,7 +80,11 @@ macro_rules! verbs {
             run: |matches, context| {
                 commands::$module::run(&commands::$module::Args::from_arg_matches(matches)?, context)
             },
-        }),*]
+        },)* Verb {
+            name: "runtime",
+            define: commands::runtime::command,
+            run: |matches, _| Ok(commands::runtime::run(matches)),
+        }]
     };
 }
 
@@ -144,6 +148,10 @@ pub fn command() -> Command {
 /// `run` is a mount, as in podman and docker), the option of every verb keeps its long name only.
 fn verb_command(verb: &Verb) -> Command {
     let command = (verb.define)().bin_name(format!("berth {}", verb.name));
+    if verb.name == "runtime" {
+        // It has the options of other runtimes, and only those.
+        return command;
+    }
     let taken: Vec<char> = command.get_arguments().filter_map(|argument| argument.get_short()).collect();
     let global = Global::augment_args(Command::new("global"));
     global.get_arguments().fold(command, |command, argument| {

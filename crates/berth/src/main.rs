@@ -9,6 +9,7 @@
 use std::ffi::{c_char, c_int};
 
 use berth::cli::{self, Invocation};
+use berth::commands::runtime;
 use berth::{CommandError, Context, ExitCode, Kind};
 
 /// Where the C library enters. `std` has the arguments from the C library by itself.
@@ -38,7 +39,11 @@ fn prepare() {
 }
 
 fn answer() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let mut arguments: Vec<_> = std::env::args_os().collect();
+    if let Some(arguments) = runtime::is_asked(&arguments) {
+        return runtime::main(arguments);
+    }
+    arguments.drain(..arguments.len().min(1));
     // Mistakes in the line itself are reported in the form that it asks for, as far as that can be told.
     let json = arguments.iter().any(|argument| argument == "--json");
     match cli::parse(arguments) {

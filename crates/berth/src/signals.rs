@@ -46,6 +46,13 @@ const NAMES: &[(&str, i32)] = &[
 
 /// Reads a signal: `TERM`, `SIGTERM`, `term`, `15`, `RTMIN+3`.
 pub fn parse(text: &str) -> Option<Signal> {
+    // Numbers of the C library's own real-time signals are refused with the rest that is no name.
+    let number = number(text)?;
+    Signal::from_named_raw(number).or_else(|| real_time(number))
+}
+
+/// The same as a number.
+pub fn number(text: &str) -> Option<i32> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let number = match NAMES.iter().find(|(known, _)| *known == name) {
@@ -56,8 +63,7 @@ pub fn parse(text: &str) -> Option<Signal> {
             None => name.parse().ok()?,
         },
     };
-    // Numbers of the C library's own real-time signals are refused with the rest that is no name.
-    Signal::from_named_raw(number).or_else(|| real_time(number))
+    (1..=libc::SIGRTMAX()).contains(&number).then_some(number)
 }
 
 fn real_time(number: i32) -> Option<Signal> {

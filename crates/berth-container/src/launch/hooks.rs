@@ -1,11 +1,18 @@
 //! Hooks: programs of the host that finish a container, as device vendors' are.
 //!
-//! Those of the stages `prestart`, `createRuntime` and `createContainer` run in the container's namespaces before the root
-//! is switched; they find the configuration in the stage's `config.json`. `startContainer` runs after. What a supervisor
-//! would have to run (`poststart`, `poststop`) is refused rather than forgotten.
+//! | stage | run by | in | `bundle` of the state |
+//! |---|---|---|---|
+//! | `prestart`, `createRuntime` | the parent | the host's namespaces | the bundle |
+//! | `createContainer` | the child, before the root is switched | the container's | the bundle |
+//! | `startContainer` | the child, right before the command | the container's | the bundle |
+//! | `poststart`, `poststop` | whoever starts, and deletes | the host's | the bundle |
+//!
+//! A container of `berth run` has no bundle and no life of its own: it gets a directory with a `config.json` on the stage
+//! of its root file system instead, where the first three stages run in its namespaces, and the last two are refused
+//! rather than forgotten.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -16,39 +23,78 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use crate::error::{Error, Result};
 use crate::oci::{Hook, Hooks, Root, Spec, VERSION};
 
-/// Hooks in the order in which they run, and what they read.
+/// Whose hooks they are.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The container's id.
+    pub id: String,
+    /// Absolute path of the bundle's directory.
+    pub bundle: PathBuf,
+}
+
+/// Where in its life a container is, as hooks read it.
+#[derive(Debug, Clone, Copy)]
+pub enum Stage {
+    /// Being built; the hooks run in the host's namespaces.
+    CreateRuntime,
+    /// Being built; the hooks run in the container's namespaces.
+    CreateContainer,
+    /// About to run its command.
+    StartContainer,
+    /// Its command runs.
+    Poststart,
+    /// It is gone.
+    Poststop,
+}
+
+/// The hooks of a container, and what they read.
 #[derive(Debug)]
 pub struct HookPlan {
-    before: Vec<(&'static str, Hook)>,
-    after: Vec<(&'static str, Hook)>,
-    /// The configuration, for `config.json`; the root's path is filled in later.
+    identity: Option<Identity>,
+    /// The configuration, for `config.json` on the stage.
     spec: Spec,
 }
 
 impl HookPlan {
     /// Computes it; `None` where there are no hooks.
-    pub fn plan(spec: &Spec) -> Result<Option<HookPlan>> {
+    pub fn plan(spec: &Spec, identity: Option<&Identity>) -> Result<Option<HookPlan>> {
         let hooks = &spec.hooks;
         if *hooks == Hooks::default() {
             return Ok(None);
         }
-        for (stage, list) in [("poststart", &hooks.poststart), ("poststop", &hooks.poststop)] {
-            if !list.is_empty() {
-                return Err(Error::bad_spec(format!("hooks.{stage}"), "hooks of this stage are not supported"));
+        if identity.is_none() {
+            for (stage, list) in [("poststart", &hooks.poststart), ("poststop", &hooks.poststop)] {
+                if !list.is_empty() {
+                    return Err(Error::bad_spec(format!("hooks.{stage}"), "hooks of this stage are not supported"));
+                }
             }
         }
-        let stages = [
-            ("prestart", &hooks.prestart),
-            ("createRuntime", &hooks.create_runtime),
-            ("createContainer", &hooks.create_container),
-        ];
-        let before = stages.into_iter().flat_map(|(stage, list)| list.iter().map(move |hook| (stage, hook.clone())));
-        let after = hooks.start_container.iter().map(|hook| ("startContainer", hook.clone()));
-        Ok(Some(HookPlan { before: before.collect(), after: after.collect(), spec: spec.clone() }))
+        Ok(Some(HookPlan { identity: identity.cloned(), spec: spec.clone() }))
     }
 
-    /// Runs those that come before the root is switched. `stage` is a directory of ours, `root` the container's root.
-    pub fn run_before(&self, stage: &Path, root: &Path) -> Result<()> {
+    /// Whether a parent must run some.
+    pub fn need_parent(&self) -> bool {
+        self.identity.is_some() && !(self.spec.hooks.prestart.is_empty() && self.spec.hooks.create_runtime.is_empty())
+    }
+
+    /// Runs those of the parent, for the container's process `pid`.
+    pub fn run_outside(&self, pid: u32) -> Result<()> {
+        match &self.identity {
+            Some(identity) => run_stage(&self.spec, Stage::CreateRuntime, identity, pid),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs those that come before the root is switched. `stage` is a directory of ours, where there is one; `root` is the
+    /// container's root.
+    pub fn run_before(&self, stage: Option<&Path>, root: &Path) -> Result<()> {
+        let pid = std::process::id();
+        if let Some(identity) = &self.identity {
+            return lending(|| run_stage(&self.spec, Stage::CreateContainer, identity, pid));
+        }
+        let Some(stage) = stage else {
+            return Err(Error::bad_spec("hooks", "need a bundle, or an overlay as root file system"));
+        };
         let spec = Spec {
             root: Some(Root { path: root.to_owned(), readonly: self.spec.root.as_ref().is_some_and(|r| r.readonly) }),
             ..self.spec.clone()
@@ -56,30 +102,70 @@ impl HookPlan {
         let path = stage.join("config.json");
         let text = serde_json::to_vec(&spec).map_err(|e| Error::io("write", &path, std::io::Error::other(e)))?;
         std::fs::write(&path, text).map_err(|e| Error::io("write", &path, e))?;
-        run_all(&self.before, "creating", stage, &self.spec)
+        let identity = self.made_up(stage);
+        lending(|| {
+            run_stage(&self.spec, Stage::CreateRuntime, &identity, pid)?;
+            run_stage(&self.spec, Stage::CreateContainer, &identity, pid)
+        })
     }
 
-    /// Runs those that come after.
+    /// Runs those that come right before the command.
     pub fn run_after(&self) -> Result<()> {
-        run_all(&self.after, "created", Path::new("/"), &self.spec)
+        let identity = self.identity.clone().unwrap_or_else(|| self.made_up(Path::new("/")));
+        lending(|| run_stage(&self.spec, Stage::StartContainer, &identity, std::process::id()))
+    }
+
+    fn made_up(&self, bundle: &Path) -> Identity {
+        Identity { id: format!("berth-{}", std::process::id()), bundle: bundle.to_owned() }
     }
 }
 
-fn run_all(hooks: &[(&'static str, Hook)], status: &str, bundle: &Path, spec: &Spec) -> Result<()> {
-    if hooks.is_empty() {
+/// Runs the hooks of a stage in this process' namespaces. The first that fails is an error, and ends the series; but after
+/// a container's end (`poststop`) all run, whatever becomes of them, and the first failure is told at last.
+pub fn run_stage(spec: &Spec, stage: Stage, identity: &Identity, pid: u32) -> Result<()> {
+    let hooks = &spec.hooks;
+    let (lists, status): (&[(&'static str, &[Hook])], &str) = match stage {
+        Stage::CreateRuntime => {
+            (&[("prestart", &hooks.prestart), ("createRuntime", &hooks.create_runtime)], "creating")
+        }
+        Stage::CreateContainer => (&[("createContainer", &hooks.create_container)], "creating"),
+        Stage::StartContainer => (&[("startContainer", &hooks.start_container)], "created"),
+        Stage::Poststart => (&[("poststart", &hooks.poststart)], "running"),
+        Stage::Poststop => (&[("poststop", &hooks.poststop)], "stopped"),
+    };
+    if lists.iter().all(|(_, hooks)| hooks.is_empty()) {
         return Ok(());
     }
-    let state = serde_json::json!({
+    let mut state = serde_json::json!({
         "ociVersion": VERSION,
-        "id": format!("berth-{}", std::process::id()),
+        "id": identity.id,
         "status": status,
-        "pid": std::process::id(),
-        "bundle": bundle,
-        "annotations": spec.annotations,
+        "pid": pid,
+        "bundle": identity.bundle,
     });
+    if matches!(stage, Stage::Poststop) {
+        state["pid"] = 0.into();
+    }
+    if !spec.annotations.is_empty() {
+        state["annotations"] = serde_json::json!(spec.annotations);
+    }
+    let state = state.to_string();
+    let mut outcome = Ok(());
+    for (name, hook) in lists.iter().flat_map(|(name, hooks)| hooks.iter().map(move |hook| (*name, hook))) {
+        let one = run(name, hook, &state);
+        if one.is_err() && !matches!(stage, Stage::Poststop) {
+            return one;
+        }
+        outcome = outcome.and(one);
+    }
+    outcome
+}
+
+/// Runs hooks with the capabilities that this process has.
+fn lending(hooks: impl FnOnce() -> Result<()>) -> Result<()> {
     let lend = |lend| lend_capabilities(lend).map_err(|e| Error::system("lend capabilities to hooks", e));
     lend(true)?;
-    let outcome = hooks.iter().try_for_each(|(stage, hook)| run(stage, hook, &state.to_string()));
+    let outcome = hooks();
     lend(false)?;
     outcome
 }
@@ -109,6 +195,17 @@ fn run(stage: &'static str, hook: &Hook, state: &str) -> Result<()> {
         std::os::unix::process::CommandExt::arg0(&mut command, name).args(rest);
     }
     command.envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
+    // A hook is not to be ended by what was meant for the container, nor to miss what is meant for it.
+    {
+        use std::os::unix::process::CommandExt;
+        #[allow(unsafe_code)] // SAFETY: only async-signal-safe calls are made between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                super::sys::reset_signals(false);
+                Ok(())
+            })
+        };
+    }
     let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A hook that does not want to know is free to close its input.

@@ -3,12 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
-use super::{Entry, Options, Steps};
+use super::channel::Channel;
+use super::{Attendance, Entry, Observer, Options, Outcome, Steps, supervise};
 use crate::error::{Error, Result};
-
 use crate::oci::Process;
 
 /// Files of `/proc/PID/ns`, and their flags.
@@ -20,7 +20,11 @@ const NAMESPACES: &[(&str, u32)] = &[
     ("uts", libc::CLONE_NEWUTS as u32),
     ("net", libc::CLONE_NEWNET as u32),
     ("cgroup", libc::CLONE_NEWCGROUP as u32),
+    ("time_for_children", CLONE_NEWTIME),
 ];
+
+/// As in `linux/sched.h`; libc has it for some targets only.
+const CLONE_NEWTIME: u32 = 0x80;
 
 /// A running container, found by one of its processes.
 #[derive(Debug)]
@@ -69,22 +73,39 @@ impl Target {
     }
 
     /// Runs `process` in the container: becomes it, or starts it and waits where a pid namespace or a terminal needs a
-    /// parent; then returns its exit code. `started` as in [`crate::launch::Plan::execute`].
-    pub fn execute(
+    /// parent; then returns its exit code. `observer` as in [`crate::launch::Plan::execute`].
+    pub fn execute(self, process: &Process, options: &Options, observer: &mut dyn Observer) -> Result<u8> {
+        self.entry(process, None, options)?.execute(&self, observer)
+    }
+
+    /// Runs `process` in the container as a child, attended as it says. `personality` is that of the container's
+    /// configuration.
+    pub fn attend(
         self,
         process: &Process,
+        personality: Option<&str>,
         options: &Options,
-        started: &mut dyn FnMut(u32) -> Result<()>,
-    ) -> Result<u8> {
-        let new_pids = self.namespaces.contains(ThreadNameSpaceType::from_bits_retain(libc::CLONE_NEWPID as u32));
+        attendance: Attendance,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
+        let entry = self.entry(process, personality, options)?;
+        supervise::run(&entry, &self, attendance, observer)
+    }
+
+    fn entry(&self, process: &Process, personality: Option<&str>, options: &Options) -> Result<Entry> {
+        let new = |flag: u32| self.namespaces.contains(ThreadNameSpaceType::from_bits_retain(flag));
+        let need_parent = new(libc::CLONE_NEWPID as u32) || new(CLONE_NEWTIME);
         let may_set_groups =
             std::fs::read(format!("/proc/{}/setgroups", self.pid)).is_ok_and(|text| text == b"allow\n");
-        Entry::new(process, None, options, new_pids, may_set_groups)?.execute(&self, started)
+        Entry::new(process, personality, options, need_parent, may_set_groups)
     }
 }
 
 impl Steps for Target {
     fn enter(&self) -> Result<()> {
+        // From here on the container's root could look into this process, which still holds what is the host's.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .map_err(|e| Error::system("hide from the container", e))?;
         move_into_thread_name_spaces(self.process.as_fd(), self.namespaces).map_err(|e| Error::Join {
             pid: self.pid,
             reason: match e {
@@ -96,7 +117,14 @@ impl Steps for Target {
         })
     }
 
-    fn build(&self) -> Result<()> {
+    fn build(&self, _channel: Option<&Channel>) -> Result<()> {
         Ok(())
+    }
+
+    fn has_terminals(&self) -> bool {
+        // `/dev/pts` of the container, where it is one: seen from here by way of one of its processes.
+        let ours = |path: &str| rustix::fs::stat(path).map(|stat| stat.st_dev).ok();
+        let theirs = ours(&format!("/proc/{}/root/dev/pts/ptmx", self.pid));
+        theirs.is_some() && theirs != ours("/dev/pts/ptmx")
     }
 }

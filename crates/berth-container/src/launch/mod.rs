@@ -4,8 +4,10 @@
 //! [`Plan::execute`] then only makes system calls, in the order in which its steps read. In the default
 //! mode the calling process *becomes* the command: exit code and signals are the kernel's own business.
 
+mod channel;
 mod exec;
-mod hooks;
+mod filter;
+pub mod hooks;
 pub mod join;
 mod mount_points;
 mod mounts;
@@ -13,24 +15,67 @@ mod namespaces;
 mod options;
 mod process;
 mod rootfs;
+pub mod sealed;
 mod supervise;
 mod sys;
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::oci::{NamespaceKind, Process, Spec};
+use crate::{oci, seccomp};
 
 pub use exec::DEFAULT_PATH;
+pub use hooks::Identity;
 pub use namespaces::IdMapping;
+pub(crate) use options::words as mount_options;
+pub(crate) use process::CAPABILITIES;
+pub use process::unknown_capabilities;
+pub use supervise::Attendance;
+
+pub(crate) use channel::{Channel, Message};
+pub(crate) use sys::send_signal;
+
+use crate::terminal::Terminal;
+
+/// Who is told of a process that was started.
+pub trait Observer {
+    /// The process that will be the command is there and has done nothing yet: the place to write it down, and to move it
+    /// elsewhere. If this fails, nothing is started.
+    fn created(&mut self, pid: u32) -> Result<()>;
+
+    /// The command was executed, or waits for its start. If this fails, it is killed.
+    fn ready(&mut self, _pid: u32) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<F: FnMut(u32) -> Result<()>> Observer for F {
+    fn created(&mut self, pid: u32) -> Result<()> {
+        self(pid)
+    }
+}
+
+/// What became of a command that has a parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It ended with this exit code, 128 + N for signal N.
+    Ended(u8),
+    /// It was left alone, as asked for; this is its process id.
+    Left(u32),
+}
 
 /// What a bundle does not say.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// A system call filter, installed last; implies no-new-privileges.
+    /// A system call filter of ours; implies no-new-privileges.
     pub filter: Vec<libc::sock_filter>,
+    /// The configuration's filter for a process that joins. A new container has that of its configuration.
+    pub profile: Option<seccomp::Filter>,
     /// Keep the caller's supplementary groups, where the kernel would let us set others. Groups that have no id inside
     /// show as `nogroup` there, and still open what they open outside.
     pub keep_groups: bool,
@@ -45,6 +90,14 @@ pub struct Options {
     pub label: Option<String>,
     /// Put a process before the command that reaps orphans and passes signals on. Implies `supervise`.
     pub init: bool,
+    /// The container's id and bundle, as hooks learn them.
+    pub identity: Option<Identity>,
+    /// Give the command a session keyring of its own, of this name: the caller's holds its secrets.
+    pub keyring: Option<String>,
+    /// Make the root file system the root by chroot(2), where it is an initial ramdisk that cannot be pivoted from.
+    pub no_pivot: bool,
+    /// Set `HOME` by the container's `/etc/passwd`, if the environment has none.
+    pub set_home: bool,
 }
 
 /// A bundle, ready to be started.
@@ -58,8 +111,20 @@ pub struct Plan {
 trait Steps {
     /// Moves the process into the namespaces.
     fn enter(&self) -> Result<()>;
-    /// What comes between the namespaces and the command.
-    fn build(&self) -> Result<()>;
+    /// What comes between the namespaces and the command. With a parent, there is a channel to it.
+    fn build(&self, channel: Option<&Channel>) -> Result<()>;
+    /// Runs in the parent, while [`Steps::build`] waits: hooks in the host's namespaces.
+    fn hooks_outside(&self, _pid: u32) -> Result<()> {
+        Ok(())
+    }
+    /// Comes right before the command.
+    fn begin(&self) -> Result<()> {
+        Ok(())
+    }
+    /// Whether the container has terminals of its own at `/dev/pts`.
+    fn has_terminals(&self) -> bool {
+        false
+    }
 }
 
 /// From the namespaces of the host to the root of a new container.
@@ -72,20 +137,30 @@ struct ContainerSteps {
     domainname: Option<String>,
     /// The network namespace is new: its loopback interface is down.
     loopback: bool,
-    sysctls: Vec<(String, String)>,
+    sysctls: Vec<namespaces::Sysctl>,
     attributes: process::Host,
     hooks: Option<hooks::HookPlan>,
+    /// `/dev/pts` is its own.
+    terminals: bool,
 }
 
 /// From the root of a container, new or joined, to its command.
 #[derive(Debug)]
 pub(crate) struct Entry {
     attributes: process::Attributes,
+    profile: filter::Profile,
     command: exec::Command,
     preserve_fds: u32,
     supervised: bool,
     init: bool,
     terminal: bool,
+    /// Rows and columns of that terminal.
+    console_size: Option<(u16, u16)>,
+    /// Bind it to `/dev/console` too.
+    console: bool,
+    keyring: Option<CString>,
+    /// Signals that the caller ignores are not ignored by the command.
+    fresh_signals: bool,
 }
 
 impl Entry {
@@ -97,33 +172,85 @@ impl Entry {
         need_parent: bool,
         may_set_groups: bool,
     ) -> Result<Entry> {
+        let attributes = process::Attributes::plan(process, personality, may_set_groups, options)?;
         Ok(Entry {
-            attributes: process::Attributes::plan(process, personality, may_set_groups, options)?,
-            command: exec::Command::plan(process, options.create_cwd)?,
+            profile: filter::Profile::new(
+                options.profile.clone(),
+                attributes.no_new_privileges(),
+                options.identity.as_ref(),
+                &BTreeMap::new(),
+            ),
+            attributes,
+            command: exec::Command::plan(process, options)?,
             preserve_fds: options.preserve_fds,
             supervised: options.supervise || options.init || process.terminal || need_parent,
             init: options.init,
             terminal: process.terminal,
+            console_size: process.console_size.map(|size| (size.height, size.width)),
+            console: false,
+            fresh_signals: options.identity.is_some(),
+            keyring: options.keyring.as_ref().map(|name| c_string(name.as_ref(), || "id".to_owned())).transpose()?,
         })
     }
 
-    fn execute(&self, steps: &dyn Steps, started: &mut dyn FnMut(u32) -> Result<()>) -> Result<u8> {
+    fn execute(&self, steps: &dyn Steps, observer: &mut dyn Observer) -> Result<u8> {
         if self.supervised {
-            return supervise::run(self, steps, started);
+            return match supervise::run(self, steps, Attendance::default(), observer)? {
+                Outcome::Ended(code) => Ok(code),
+                Outcome::Left(_) => Ok(0),
+            };
         }
-        started(std::process::id())?;
-        steps.enter()?;
-        steps.build()?;
-        Err(self.finish()?.exec())
+        observer.created(std::process::id())?;
+        self.enter(steps)?;
+        steps.build(None)?;
+        steps.begin()?;
+        let failure = match self.finish(None) {
+            Ok(ready) => ready.exec(),
+            Err(error) => error,
+        };
+        // Our callers will close what they believe to have open.
+        sys::fill_descriptors();
+        Err(failure)
     }
 
-    /// Up to the last step, which is [`exec::Command::exec`] of the answer.
-    fn finish(&self) -> Result<&exec::Command> {
-        sys::close_on_exec_from(3 + self.preserve_fds).map_err(|e| Error::system("close inherited files", e))?;
-        self.attributes.apply()?;
-        self.command.enter_directory()?;
-        sys::reset_signals();
-        Ok(&self.command)
+    /// Leaves the host's namespaces, with what can be reached only from there.
+    fn enter(&self, steps: &dyn Steps) -> Result<()> {
+        self.profile.connect()?;
+        steps.enter()
+    }
+
+    /// Prepares the container's terminal, before it becomes this process'.
+    fn give_terminal(&self, terminal: &Terminal) -> Result<()> {
+        if let Some((rows, columns)) = self.console_size.filter(|size| *size != (0, 0)) {
+            terminal.resize(rows, columns)?;
+        }
+        // Whoever runs in it may open it again. Where the owner cannot be changed, it is ours, and that is who runs.
+        let _ = self.attributes.own(terminal.peer());
+        if self.console {
+            mounts::bind_console(terminal.peer())?;
+        }
+        Ok(())
+    }
+
+    /// Up to the last step, which is [`filter::Ready::exec`] of the answer. `channel` stays open until then; everything
+    /// else but what the command inherits is closed, and owners of it must not be used any more.
+    fn finish(&self, channel: Option<BorrowedFd<'_>>) -> Result<filter::Ready<'_>> {
+        if let Some(name) = &self.keyring {
+            sys::join_session_keyring(name).map_err(|e| Error::system("make a session keyring", e))?;
+        }
+        self.attributes.own_standard_files();
+        // Really closed, not only when the command is executed: its name and its directory are looked up before, and may
+        // be `/proc/self/fd/N/…`, where N was a directory of the host.
+        let mut kept = [channel, self.profile.agent()].map(|fd| fd.map_or(-1, |fd| fd.as_raw_fd()));
+        sys::close_all_but(3 + self.preserve_fds, &mut kept).map_err(|e| Error::system("close inherited files", e))?;
+        let home = self.command.home();
+        let there = self.command.try_directory()?;
+        self.attributes.apply(&self.profile)?;
+        if !there {
+            self.command.enter_directory()?;
+        }
+        sys::reset_signals(self.fresh_signals);
+        Ok(filter::Ready { command: &self.command, home, profile: &self.profile })
     }
 }
 
@@ -141,19 +268,37 @@ impl Plan {
         if (spec.hostname.is_some() || spec.domainname.is_some()) && !has(spec, NamespaceKind::Uts) {
             return Err(Error::bad_spec("hostname", "needs a uts namespace"));
         }
-        let personality = spec.linux.as_ref().and_then(|linux| linux.personality.as_ref()).map(|p| p.domain.as_str());
-        let need_parent = new(NamespaceKind::Pid) || new(NamespaceKind::Time);
+        let personality = spec.linux.as_ref().and_then(|linux| linux.personality.as_ref());
+        if let Some(flag) = personality.and_then(|personality| personality.flags.first()) {
+            // The specification reserves them.
+            return Err(Error::bad_spec("linux.personality.flags", format!("unknown flag `{flag}`")));
+        }
+        let personality = personality.map(|personality| personality.domain.as_str());
+        let hooks = hooks::HookPlan::plan(spec, options.identity.as_ref())?;
+        let need_parent = namespaces.need_child() || hooks.as_ref().is_some_and(hooks::HookPlan::need_parent);
+        let terminals = spec.mounts.iter().any(|m| m.kind.as_deref() == Some("devpts") && !m.is_bind());
+        let mut entry = Entry::new(process, personality, options, need_parent, namespaces.may_set_groups())?;
+        entry.console = options.identity.is_some() && terminals;
+        if let Some(rules) = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) {
+            entry.profile = filter::Profile::new(
+                seccomp::compile(rules)?,
+                entry.attributes.no_new_privileges(),
+                options.identity.as_ref(),
+                &spec.annotations,
+            );
+        }
         Ok(Plan {
-            entry: Entry::new(process, personality, options, need_parent, namespaces.may_set_groups())?,
+            entry,
             steps: ContainerSteps {
-                root: rootfs::RootPlan::plan(&bundle.rootfs, spec, namespaces.has_user(), options.label.as_deref())?,
-                mounts: mounts::plan(spec)?,
+                root: rootfs::RootPlan::plan(&bundle.rootfs, spec, new(NamespaceKind::User), options)?,
+                mounts: mounts::plan(spec, options.identity.as_ref().map(|identity| identity.bundle.as_path()))?,
                 hostname: spec.hostname.clone(),
                 domainname: spec.domainname.clone(),
                 loopback: new(NamespaceKind::Network),
-                sysctls: sysctls(spec)?,
-                attributes: process::Host::plan(process),
-                hooks: hooks::HookPlan::plan(spec)?,
+                sysctls: namespaces::sysctls(spec)?,
+                attributes: process::Host::plan(process)?,
+                hooks,
+                terminals,
                 namespaces,
             },
         })
@@ -166,19 +311,26 @@ impl Plan {
 
     /// Becomes the command, or starts it and waits for it: then returns its exit code, 128 + N for signal N.
     ///
-    /// `started` is called once with the process that will be the command (the caller's own, or the child's), before it
-    /// does anything: the place to write it down. If it fails, nothing is started.
-    pub fn execute(self, started: &mut dyn FnMut(u32) -> Result<()>) -> Result<u8> {
-        self.entry.execute(&self.steps, started)
+    /// `observer` is told of the process that will be the command: the caller's own, or the child's.
+    pub fn execute(self, observer: &mut dyn Observer) -> Result<u8> {
+        self.entry.execute(&self.steps, observer)
+    }
+
+    /// Starts the command as a child, and stays with it as long as `attendance` says.
+    pub fn attend(self, attendance: Attendance, observer: &mut dyn Observer) -> Result<Outcome> {
+        supervise::run(&self.entry, &self.steps, attendance, observer)
     }
 }
 
 impl Steps for ContainerSteps {
     fn enter(&self) -> Result<()> {
+        // While this process may still write its own file: another user or user namespace takes that away.
+        self.attributes.set_oom_score()?;
         self.namespaces.enter()
     }
 
-    fn build(&self) -> Result<()> {
+    fn build(&self, channel: Option<&Channel>) -> Result<()> {
+        self.namespaces.enter_cgroup()?;
         self.configure_namespaces()?;
         self.root.isolate()?;
         let mounts = mounts::open(&self.mounts)?;
@@ -187,11 +339,25 @@ impl Steps for ContainerSteps {
         mounts.attach(root.fd())?;
         self.attributes.apply()?;
         if let Some(hooks) = &self.hooks {
-            let (stage, path) = root.on_host()?;
+            if hooks.need_parent() && !channel.is_some_and(Channel::ask_for_hooks) {
+                sys::exit_now(1);
+            }
+            let (stage, path) = root.on_host();
             hooks.run_before(stage, &path)?;
         }
-        root.enter()?;
+        root.enter()
+    }
+
+    fn hooks_outside(&self, pid: u32) -> Result<()> {
+        self.hooks.as_ref().map_or(Ok(()), |hooks| hooks.run_outside(pid))
+    }
+
+    fn begin(&self) -> Result<()> {
         self.hooks.as_ref().map_or(Ok(()), hooks::HookPlan::run_after)
+    }
+
+    fn has_terminals(&self) -> bool {
+        self.terminals
     }
 }
 
@@ -208,10 +374,7 @@ impl ContainerSteps {
         if self.loopback {
             sys::loopback_up().map_err(|e| Error::system("bring the loopback interface up", e))?;
         }
-        for (path, value) in &self.sysctls {
-            std::fs::write(path, value).map_err(|e| Error::io("set the kernel parameter", path, e))?;
-        }
-        Ok(())
+        namespaces::set_sysctls(&self.sysctls)
     }
 }
 
@@ -229,32 +392,13 @@ pub(crate) fn enter_namespaces(spec: &Spec) -> Result<()> {
     namespaces::Namespaces::plan(spec, euid, rustix::process::getegid().as_raw())?.enter()
 }
 
-fn has(spec: &Spec, kind: NamespaceKind) -> bool {
-    spec.linux.iter().flat_map(|linux| &linux.namespaces).any(|namespace| namespace.kind == kind)
+/// Whether a mount of a configuration would be made, as far as that can be told without making it.
+pub(crate) fn understands(mount: oci::Mount) -> bool {
+    mounts::plan(&Spec { mounts: vec![mount], ..Spec::default() }, None).is_ok()
 }
 
-/// Kernel parameters as files; only those that belong to a namespace of the container, never the host's.
-fn sysctls(spec: &Spec) -> Result<Vec<(String, String)>> {
-    /// Prefixes, and the namespace that makes them the container's own.
-    const OWNERS: &[(&str, NamespaceKind)] = &[
-        ("net.", NamespaceKind::Network),
-        ("fs.mqueue.", NamespaceKind::Ipc),
-        ("kernel.msg", NamespaceKind::Ipc),
-        ("kernel.sem", NamespaceKind::Ipc),
-        ("kernel.shm", NamespaceKind::Ipc),
-        ("kernel.domainname", NamespaceKind::Uts),
-        ("kernel.hostname", NamespaceKind::Uts),
-    ];
-    let mut files = Vec::new();
-    for (name, value) in spec.linux.iter().flat_map(|linux| &linux.sysctl) {
-        let field = || format!("linux.sysctl[{name}]");
-        let owned = OWNERS.iter().any(|(prefix, kind)| name.starts_with(prefix) && has(spec, *kind));
-        if !owned || name.contains("..") {
-            return Err(Error::bad_spec(field(), "does not belong to a namespace of this container"));
-        }
-        files.push((format!("/proc/sys/{}", name.replace('.', "/")), value.clone()));
-    }
-    Ok(files)
+fn has(spec: &Spec, kind: NamespaceKind) -> bool {
+    spec.linux.iter().flat_map(|linux| &linux.namespaces).any(|namespace| namespace.kind == kind)
 }
 
 /// A string for the kernel.

@@ -86,7 +86,7 @@ const DEVICE_LINKS: &[(&str, &CStr)] = &[
 ];
 
 /// Computes the steps of a configuration, in order.
-pub fn plan(spec: &Spec) -> Result<Vec<Step>> {
+pub fn plan(spec: &Spec, _bundle: Option<&Path>) -> Result<Vec<Step>> {
     let mut steps = Vec::with_capacity(spec.mounts.len() + 16);
     let private_dev = !spec.mounts.iter().any(|m| m.is_bind() && m.destination == Path::new("/dev"));
     let dev_mount = spec.mounts.iter().position(|m| m.destination == Path::new("/dev"));
@@ -410,6 +410,34 @@ impl Step {
         };
         Error::Mount { what: self.what(), target: self.target.shown(), reason, hint }
     }
+}
+
+/// Lays a terminal over `/dev/console` of the container, in whose root this process is already.
+pub fn bind_console(terminal: BorrowedFd<'_>) -> Result<()> {
+    let fail = |e: Errno| Error::Mount {
+        what: "the terminal".to_owned(),
+        target: PathBuf::from("/dev/console"),
+        reason: e.to_string(),
+        hint: None,
+    };
+    let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::IN_ROOT;
+    let open = |path: &CStr, flags| loop {
+        match openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o600), how) {
+            Err(Errno::AGAIN) => {}
+            answer => break answer,
+        }
+    };
+    let target = match open(c"/dev/console", OFlags::PATH) {
+        Err(Errno::NOENT) => {
+            open(c"/dev/console", OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL).map_err(fail)?;
+            open(c"/dev/console", OFlags::PATH)
+        }
+        answer => answer,
+    }
+    .map_err(fail)?;
+    let tree = clone_tree(terminal, c"", false).map_err(fail)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&tree, c"", &target, c"", flags).map_err(fail)
 }
 
 /// Opens a path inside `root`, whatever its links say.

@@ -80,6 +80,11 @@ const WORDS: &[(&str, Effect)] = &[
     ("unbindable",    Propagate(libc::MS_UNBINDABLE, false)),
 ];
 
+/// The words themselves, sorted.
+pub(crate) fn words() -> impl Iterator<Item = &'static str> {
+    WORDS.iter().map(|row| row.0)
+}
+
 /// The options of a mount, understood.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {

@@ -1,13 +1,16 @@
 //! What the command runs with: ids, limits, capabilities, filter.
 
+use std::ffi::CStr;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::filter::Profile;
 use super::sys;
 use crate::error::{Error, Result};
-use crate::oci::{Capabilities, Process, Scheduler};
+use crate::oci::{Capabilities, Process, Scheduler, User};
 
 /// Names and numbers of resource limits.
 #[rustfmt::skip]
@@ -31,7 +34,7 @@ const RLIMITS: &[(&str, u32)] = &[
 ];
 
 /// Capabilities by their number in `linux/capability.h`.
-const CAPABILITIES: &[&str] = &[
+pub(crate) const CAPABILITIES: &[&str] = &[
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
@@ -132,25 +135,34 @@ struct CapabilityPlan {
     sets: CapabilitySets,
 }
 
+/// The bits of known names. Unknown ones are left out: they are capabilities of a kernel to come, and what cannot be
+/// given is not missed; [`unknown_capabilities`] tells them.
+fn capability_bits(names: &[String]) -> u64 {
+    names.iter().filter_map(|name| CAPABILITIES.iter().position(|known| known == name)).fold(0, |bits, n| bits | 1 << n)
+}
+
+/// Names in a process' capability sets that mean nothing here; for a warning.
+pub fn unknown_capabilities(capabilities: &Capabilities) -> impl Iterator<Item = &str> {
+    let Capabilities { bounding, effective, inheritable, permitted, ambient } = capabilities;
+    [bounding, effective, inheritable, permitted, ambient]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .filter(|name| !CAPABILITIES.contains(name))
+}
+
 impl CapabilityPlan {
-    fn plan(capabilities: &Capabilities) -> Result<CapabilityPlan> {
-        let bits = |names: &[String], field: &str| {
-            names.iter().try_fold(0u64, |bits, name| {
-                let number = CAPABILITIES.iter().position(|known| known == name).ok_or_else(|| {
-                    Error::bad_spec(format!("process.capabilities.{field}"), format!("unknown name `{name}`"))
-                })?;
-                Ok::<u64, Error>(bits | 1 << number)
-            })
-        };
-        Ok(CapabilityPlan {
-            bounding: bits(&capabilities.bounding, "bounding")?,
-            ambient: bits(&capabilities.ambient, "ambient")?,
+    fn plan(capabilities: &Capabilities) -> CapabilityPlan {
+        let set = |names: &[String]| CapabilitySet::from_bits_retain(capability_bits(names));
+        CapabilityPlan {
+            bounding: capability_bits(&capabilities.bounding),
+            ambient: capability_bits(&capabilities.ambient),
             sets: CapabilitySets {
-                effective: CapabilitySet::from_bits_retain(bits(&capabilities.effective, "effective")?),
-                permitted: CapabilitySet::from_bits_retain(bits(&capabilities.permitted, "permitted")?),
-                inheritable: CapabilitySet::from_bits_retain(bits(&capabilities.inheritable, "inheritable")?),
+                effective: set(&capabilities.effective),
+                permitted: set(&capabilities.permitted),
+                inheritable: set(&capabilities.inheritable),
             },
-        })
+        }
     }
 
     fn drop_bounding(&self) -> io::Result<()> {
@@ -167,10 +179,19 @@ impl CapabilityPlan {
         Ok(())
     }
 
+    /// Nobody can be given what this process does not have: in a user namespace, or called by somebody with less than
+    /// everything, that is left out, as other runtimes do. So are ambient capabilities that the other sets lack.
     fn apply(&self) -> io::Result<()> {
-        rustix::thread::set_capabilities(None, self.sets)?;
+        let permitted = rustix::thread::capabilities(None)?.permitted & self.sets.permitted;
+        let have = CapabilitySets {
+            permitted,
+            effective: self.sets.effective & permitted,
+            inheritable: self.sets.inheritable & permitted & CapabilitySet::from_bits_retain(self.bounding),
+        };
+        rustix::thread::set_capabilities(None, have)?;
         rustix::thread::clear_ambient_capability_set()?;
-        for number in (0..64).filter(|number| self.ambient & (1 << number) != 0) {
+        let ambient = self.ambient & (have.permitted & have.inheritable).bits();
+        for number in (0..64).filter(|number| ambient & (1 << number) != 0) {
             rustix::thread::configure_capability_in_ambient_set(CapabilitySet::from_bits_retain(1 << number), true)?;
         }
         Ok(())
@@ -185,6 +206,11 @@ impl Attributes {
         may_set_groups: bool,
         options: &super::Options,
     ) -> Result<Attributes> {
+        let User { uid, gid, additional_gids, .. } = &process.user;
+        // The kernel's word for "leave it as it is".
+        if [uid, gid].into_iter().chain(additional_gids).any(|id| *id == u32::MAX) {
+            return Err(Error::bad_spec("process.user", format!("{} is no id", u32::MAX)));
+        }
         let groups = match (may_set_groups, options.keep_groups) {
             (true, false) => Some(process.user.additional_gids.clone()),
             _ => None,
@@ -216,7 +242,7 @@ impl Attributes {
             groups,
             umask: process.user.umask.map(|umask| Mode::from_raw_mode(umask & 0o777)),
             rlimits,
-            capabilities: process.capabilities.as_ref().map(CapabilityPlan::plan).transpose()?,
+            capabilities: process.capabilities.as_ref().map(CapabilityPlan::plan),
             no_new_privileges: process.no_new_privileges || !options.filter.is_empty(),
             filter: options.filter.clone(),
             personality: match personality {
@@ -232,8 +258,13 @@ impl Attributes {
         })
     }
 
+    /// Whether the command runs with no-new-privileges.
+    pub fn no_new_privileges(&self) -> bool {
+        self.no_new_privileges
+    }
+
     /// Puts everything in force; the command must follow at once.
-    pub fn apply(&self) -> Result<()> {
+    pub fn apply(&self, profile: &Profile) -> Result<()> {
         let wrap = |what: &str| {
             let action = what.to_owned();
             move |source: io::Error| Error::system(action, source)
@@ -259,6 +290,7 @@ impl Attributes {
         if let Some(umask) = self.umask {
             rustix::process::umask(umask);
         }
+        profile.before_capabilities()?;
         if let Some(capabilities) = &self.capabilities {
             capabilities.drop_bounding().map_err(wrap("drop capabilities from the bounding set"))?;
         }
@@ -275,9 +307,33 @@ impl Attributes {
         Ok(())
     }
 
+    /// Gives a terminal, pipe or socket to the user who is about to run: opening it again by `/dev/stderr` needs that.
+    pub fn own(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        let stat = rustix::fs::fstat(file)?;
+        let kind = stat.st_mode & libc::S_IFMT;
+        let shared = kind == libc::S_IFCHR && stat.st_rdev == rustix::fs::makedev(1, 3);
+        if stat.st_uid == self.uid || shared || kind == libc::S_IFREG || kind == libc::S_IFBLK {
+            return Ok(());
+        }
+        Ok(rustix::fs::fchown(file, Some(rustix::fs::Uid::from_raw(self.uid)), None)?)
+    }
+
+    /// The same for the three standard files, as far as the kernel lets it be done.
+    pub fn own_standard_files(&self) {
+        if rustix::process::getuid().is_root() && self.uid != 0 {
+            for file in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+                let _ = self.own(file);
+            }
+        }
+    }
+
     fn become_user(&self) -> Result<()> {
         if let Some(groups) = &self.groups {
-            sys::set_groups(groups).map_err(|e| Error::system("set the supplementary groups", e))?;
+            match sys::set_groups(groups) {
+                // A user namespace with a single id forbids it for good: the caller's groups stay, as other runtimes do.
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) && groups_are_fixed() => Ok(()),
+                other => other.map_err(|e| Error::system("set the supplementary groups", e)),
+            }?;
         }
         let hint = |source: io::Error, what: &str, id: u32| {
             Error::System {
@@ -301,35 +357,92 @@ impl Attributes {
     }
 }
 
+/// Whether this user namespace has given up setgroups(2).
+fn groups_are_fixed() -> bool {
+    std::fs::read("/proc/self/setgroups").is_ok_and(|text| text == b"deny\n")
+}
+
 /// What is written to the host's /proc, before the root is switched.
 #[derive(Debug)]
 pub struct Host {
     oom_score_adj: Option<i32>,
-    label: Option<String>,
+    label: Option<Label>,
+}
+
+/// What a security module makes of the command.
+#[derive(Debug)]
+struct Label {
+    /// Files that take it; the first that is there does.
+    files: &'static [&'static CStr],
+    text: String,
 }
 
 impl Host {
     /// Computes it from the configuration.
-    pub fn plan(process: &Process) -> Host {
+    pub fn plan(process: &Process) -> Result<Host> {
+        if let Some(score) = process.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
+            return Err(Error::bad_spec("process.oomScoreAdj", format!("{score} is not in -1000 to 1000")));
+        }
         let label = match (&process.apparmor_profile, &process.selinux_label) {
-            (Some(profile), _) if !profile.is_empty() => Some(format!("exec {profile}")),
-            (_, Some(label)) if !label.is_empty() => Some(label.clone()),
+            (Some(profile), _) if !profile.is_empty() => Some(Label {
+                files: &[c"/proc/thread-self/attr/apparmor/exec", c"/proc/thread-self/attr/exec"],
+                text: format!("exec {profile}"),
+            }),
+            (_, Some(label)) if !label.is_empty() => {
+                Some(Label { files: &[c"/proc/thread-self/attr/exec"], text: label.clone() })
+            }
             _ => None,
         };
-        Host { oom_score_adj: process.oom_score_adj, label }
+        Ok(Host { oom_score_adj: process.oom_score_adj, label })
     }
 
-    /// Writes it. A label takes effect with the next execve(2), which is the command's.
-    pub fn apply(&self) -> Result<()> {
-        let write = |path: &str, text: &str| std::fs::write(path, text).map_err(|e| Error::io("write", path, e));
-        if let Some(score) = self.oom_score_adj {
-            write("/proc/self/oom_score_adj", &score.to_string())?;
+    /// Sets how likely the kernel ends the process when memory runs out. Comes before the process changes: what it may
+    /// write of itself depends on its ids.
+    pub fn set_oom_score(&self) -> Result<()> {
+        const FILE: &CStr = c"/proc/self/oom_score_adj";
+        let Some(score) = self.oom_score_adj else { return Ok(()) };
+        match write_proc(FILE, &score.to_string()) {
+            // To lower it takes a right that an ordinary user lacks, root in a user namespace included; a container that is
+            // a little more likely to be ended is better than none, as other runtimes decide.
+            Err(error) if error.raw_os_error() == Some(libc::EACCES) && !is_real_root() => Ok(()),
+            other => other.map_err(|e| Error::io("write", "/proc/self/oom_score_adj", e)),
         }
-        if let Some(label) = &self.label {
-            write("/proc/thread-self/attr/exec", label)?;
-        }
-        Ok(())
     }
+
+    /// Sets the label, which takes effect with the next execve(2), which is the command's.
+    pub fn apply(&self) -> Result<()> {
+        let Some(label) = &self.label else { return Ok(()) };
+        let mut outcome = Ok(());
+        for file in label.files {
+            outcome = write_proc(file, &label.text).map_err(|source| Error::System {
+                action: format!("set the security label `{}`", label.text),
+                hint: matches!(source.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)).then(|| {
+                    "the security module of this machine (AppArmor, SELinux) is off or does not know it".to_owned()
+                }),
+                source,
+            });
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
+    }
+}
+
+/// Writes to a file of a real /proc, not to one that pretends.
+fn write_proc(path: &CStr, text: &str) -> io::Result<()> {
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if !sys::is_procfs(file.as_fd()) {
+        return Err(io::Error::other("/proc is not a proc file system"));
+    }
+    rustix::io::write(&file, text.as_bytes())?;
+    Ok(())
+}
+
+/// Whether this is the superuser of the machine, not of a user namespace.
+fn is_real_root() -> bool {
+    let whole = |text: String| text.split_whitespace().eq(["0", "0", "4294967295"]);
+    rustix::process::geteuid().is_root() && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(whole)
 }
 
 fn scheduler(scheduler: &Scheduler) -> Result<sys::SchedAttr> {

@@ -12,10 +12,11 @@
 //! overlayfs holds the tmpfs by itself.
 
 use std::borrow::Cow;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fmt::Write as _;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
@@ -43,8 +44,15 @@ const MAX_LOWERS: usize = 500;
 pub struct RootPlan {
     kind: Kind,
     readonly: bool,
-    /// Propagation of the whole tree before anything is mounted; `None` where the kernel already made it a slave.
+    /// Propagation of the whole tree before anything is mounted; `None` where the kernel already made it a slave, or where
+    /// it is to stay shared.
     propagation: Option<MountPropagationFlags>,
+    /// The tree stays shared with the host: what the root lies on is taken out of that.
+    shared: bool,
+    /// `linux.rootfsPropagation`, put in force on the new root.
+    own_propagation: Option<MountPropagationFlags>,
+    /// chroot(2) rather than pivot_root(2), for roots that cannot be pivoted away (an initial ramfs).
+    no_pivot: bool,
 }
 
 #[derive(Debug)]
@@ -70,7 +78,10 @@ enum UpperPlan {
 
 impl RootPlan {
     /// Computes what to do.
-    pub fn plan(rootfs: &Rootfs, spec: &Spec, new_user: bool, label: Option<&str>) -> Result<RootPlan> {
+    ///
+    /// `new_user`: the mount namespace will be made within a new user namespace.
+    pub fn plan(rootfs: &Rootfs, spec: &Spec, new_user: bool, options: &super::Options) -> Result<RootPlan> {
+        let label = options.label.as_deref();
         let mut readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
         let kind = match rootfs {
             Rootfs::Dir(path) => Kind::Dir(super::c_string(path.as_os_str(), || "rootfs".to_owned())?),
@@ -97,12 +108,18 @@ impl RootPlan {
             }
         };
         // The mounts of a mount namespace of a new user namespace are slaves already: nothing travels back to the host.
-        let propagation = match spec.linux.as_ref().and_then(|linux| linux.rootfs_propagation.as_deref()) {
-            _ if new_user => None,
-            Some("private" | "rprivate") => Some(MountPropagationFlags::PRIVATE),
+        let asked = spec.linux.as_ref().and_then(|linux| linux.rootfs_propagation.as_deref()).filter(|w| !w.is_empty());
+        let own_propagation = asked.map(propagation_of).transpose()?;
+        let kind_of = own_propagation.map(|flags| flags.difference(MountPropagationFlags::REC));
+        let shared = !new_user && kind_of == Some(MountPropagationFlags::SHARED);
+        let propagation = match kind_of {
+            _ if new_user || shared => None,
+            Some(MountPropagationFlags::PRIVATE | MountPropagationFlags::UNBINDABLE) => {
+                Some(MountPropagationFlags::PRIVATE)
+            }
             _ => Some(MountPropagationFlags::DOWNSTREAM),
         };
-        Ok(RootPlan { kind, readonly, propagation })
+        Ok(RootPlan { kind, readonly, propagation, shared, own_propagation, no_pivot: options.no_pivot })
     }
 
     /// Keeps what is mounted from now on from the host.
@@ -117,11 +134,11 @@ impl RootPlan {
     /// Puts the root file system together on the stage. The host's tree is still in reach.
     pub fn assemble(&self) -> Result<Root<'_>> {
         match &self.kind {
-            Kind::Dir(path) => Ok(Root { fd: bind_dir(path)?, readonly: self.readonly, overlay: None }),
+            Kind::Dir(path) => Ok(Root { fd: bind_dir(path, self.shared)?, plan: self, overlay: None }),
             Kind::Overlay { name, lowers, generated, upper } => {
                 let overlay = Overlay::prepare(name, lowers, generated, upper)?;
                 let fd = overlay.mount()?;
-                Ok(Root { fd, readonly: self.readonly, overlay: Some(overlay) })
+                Ok(Root { fd, plan: self, overlay: Some(overlay) })
             }
         }
     }
@@ -171,7 +188,7 @@ impl Generated {
 #[derive(Debug)]
 pub struct Root<'a> {
     fd: OwnedFd,
-    readonly: bool,
+    plan: &'a RootPlan,
     overlay: Option<Overlay<'a>>,
 }
 
@@ -181,12 +198,19 @@ impl Root<'_> {
         self.fd.as_fd()
     }
 
-    /// Paths of the stage and of the root file system, as programs of the host see them before the switch.
-    pub fn on_host(&self) -> Result<(&'static Path, PathBuf)> {
-        let stage = self.overlay.as_ref().and_then(|overlay| overlay.stage_path.to_str().ok()).ok_or_else(|| {
-            Error::bad_spec("hooks", "are supported with an overlay only, not with a directory as root file system")
-        })?;
-        Ok((Path::new(stage), Path::new(stage).join("root")))
+    /// A directory of ours, if there is one, and the path of the root file system, as programs in the container's mount
+    /// namespace see them before the switch. A root that is a directory of the host stays at its path.
+    pub fn on_host(&self) -> (Option<&'static Path>, PathBuf) {
+        let path = |text: &CStr| PathBuf::from(OsStr::from_bytes(text.to_bytes()));
+        match (&self.plan.kind, &self.overlay) {
+            (_, Some(overlay)) => {
+                let stage = overlay.stage_path.to_str().ok().map(Path::new);
+                (stage, path(overlay.stage_path).join("root"))
+            }
+            (Kind::Dir(directory), None) => (None, path(directory)),
+            // An overlay is always there for such a plan: see `assemble`.
+            (Kind::Overlay { .. }, None) => (None, PathBuf::new()),
+        }
     }
 
     /// Makes the mount points that the root lacks in a layer of its own, where the image's layers belong to somebody
@@ -212,40 +236,138 @@ impl Root<'_> {
 
     /// The last act: protects the root where asked, makes it `/`, and lets go of the host's tree.
     pub fn enter(self) -> Result<()> {
-        if self.readonly {
+        if self.plan.readonly {
             let change = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
             sys::mount_setattr(self.fd(), false, &change)
                 .map_err(|e| Error::system("make the root file system read-only", e))?;
         }
         let switch = |e: Errno| Error::system("make the container's root file system the root", e);
-        fchdir(&self.fd).map_err(switch)?;
-        // With both arguments the same directory, the old root ends up on top of the new one, where "." finds it.
-        pivot_root(c".", c".").map_err(switch)?;
-        unmount(c".", UnmountFlags::DETACH).map_err(|e| Error::system("detach the host's file tree", e))?;
-        chdir(c"/").map_err(switch)
+        if self.plan.no_pivot {
+            hide_kernel_mounts(self.fd())?;
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            move_mount(&self.fd, c"", CWD, c"/", flags).map_err(switch)?;
+            fchdir(&self.fd).map_err(switch)?;
+            rustix::process::chroot(c".").map_err(switch)?;
+        } else {
+            let old = if self.plan.shared {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                Some(rustix::fs::open(c"/", flags, Mode::empty()).map_err(switch)?)
+            } else {
+                None
+            };
+            fchdir(&self.fd).map_err(switch)?;
+            // With both arguments the same directory, the old root ends up on top of the new one, where "." finds it.
+            pivot_root(c".", c".").map_err(switch)?;
+            if let Some(old) = old {
+                // Detaching the old root must not detach anything of the host's.
+                let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
+                sys::mount_setattr(old.as_fd(), true, &slave)
+                    .map_err(|e| Error::system("keep the container's mounts from the host", e))?;
+            }
+            unmount(c".", UnmountFlags::DETACH).map_err(|e| Error::system("detach the host's file tree", e))?;
+        }
+        chdir(c"/").map_err(switch)?;
+        match self.plan.own_propagation {
+            Some(kind) => mount_change(c"/", kind).map_err(|e| Error::system("set the root's mount propagation", e)),
+            None => Ok(()),
+        }
     }
 }
 
-fn bind_dir(path: &CStr) -> Result<OwnedFd> {
+/// The words of `linux.rootfsPropagation`.
+fn propagation_of(word: &str) -> Result<MountPropagationFlags> {
+    let (word, recursive) = match word.strip_prefix('r') {
+        Some(word) => (word, MountPropagationFlags::REC),
+        None => (word, MountPropagationFlags::empty()),
+    };
+    let kind = match word {
+        "shared" => MountPropagationFlags::SHARED,
+        "slave" => MountPropagationFlags::DOWNSTREAM,
+        "private" => MountPropagationFlags::PRIVATE,
+        "unbindable" => MountPropagationFlags::UNBINDABLE,
+        other => return Err(Error::bad_spec("linux.rootfsPropagation", format!("unknown word `{other}`"))),
+    };
+    Ok(kind | recursive)
+}
+
+/// Puts a directory of the host on the stage, which is its own place: hooks find it where the configuration says.
+fn bind_dir(path: &CStr, shared: bool) -> Result<OwnedFd> {
     let shown = || path.to_string_lossy().into_owned();
-    let refuse = |e: Errno| Error::Rootfs { reason: format!("{}: {e}", shown()), hint: None };
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(CWD, path, flags).map_err(refuse)?;
-    let stage = stage()?;
-    move_mount(&tree, c"", CWD, stage, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(refuse)?;
+    let refuse = |e: io::Error| Error::Rootfs { reason: format!("{}: {e}", shown()), hint: None };
+    let directory = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| refuse(e.into()))?;
+    if same_mount_and_file(&directory).map_err(|e| refuse(e.into()))? {
+        return Err(Error::Rootfs {
+            reason: "the root file system of the container is that of this machine".to_owned(),
+            hint: Some("`root.path` must name a directory of its own".to_owned()),
+        });
+    }
+    if shared {
+        make_parent_private(path).map_err(|e| refuse(e.into()))?;
+    }
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = open_tree(&directory, c"", flags).map_err(|e| refuse(e.into()))?;
+    if shared {
+        let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+        sys::mount_setattr(tree.as_fd(), true, &private).map_err(refuse)?;
+    }
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&tree, c"", &directory, c"", flags).map_err(|e| refuse(e.into()))?;
     Ok(tree)
 }
 
-/// The first directory of [`STAGES`] that is one.
-fn stage() -> Result<&'static CStr> {
-    STAGES
-        .iter()
-        .copied()
-        .find(|stage| rustix::fs::stat(*stage).is_ok_and(|s| s.st_mode & libc::S_IFMT == libc::S_IFDIR))
-        .ok_or_else(|| Error::Rootfs {
-            reason: "this machine has none of /tmp, /run, /usr, /etc".to_owned(),
-            hint: None,
-        })
+/// Whether a directory is the present root, seen through the same mount.
+fn same_mount_and_file(directory: &OwnedFd) -> Result<bool, Errno> {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    let of = |at: BorrowedFd<'_>, path: &CStr| {
+        statx(at, path, AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::MNT_ID)
+            .map(|s| (s.stx_dev_major, s.stx_dev_minor, s.stx_ino, s.stx_mnt_id))
+    };
+    Ok(of(directory.as_fd(), c"")? == of(CWD, c"/")?)
+}
+
+/// Takes the mount that `path` is on out of its peer group, so that what is mounted there stays here.
+fn make_parent_private(path: &CStr) -> Result<(), Errno> {
+    let mut path = std::fs::canonicalize(OsStr::from_bytes(path.to_bytes()))
+        .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+    loop {
+        match mount_change(path.as_path(), MountPropagationFlags::PRIVATE) {
+            // Not a mount point: the mount begins further up.
+            Err(Errno::INVAL) if path.pop() => {}
+            other => return other,
+        }
+    }
+}
+
+/// Without pivot_root(2) the host's tree stays in the namespace. The kernel would take its complete /proc and /sys as a
+/// reason to allow a container new ones without masks: they go.
+fn hide_kernel_mounts(root: BorrowedFd<'_>) -> Result<()> {
+    let failed = |e: io::Error| Error::system("hide the host's /proc and /sys", e);
+    let inside = rustix::fs::readlink(format!("/proc/self/fd/{}", root.as_raw_fd()), Vec::new())
+        .map_err(|e| failed(e.into()))?;
+    let inside = Path::new(OsStr::from_bytes(inside.to_bytes()));
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(failed)?;
+    for line in mounts.lines().rev() {
+        let Some((front, back)) = line.split_once(" - ") else { continue };
+        let Some(point) = front.split(' ').nth(4).map(Path::new) else { continue };
+        let kind = back.split(' ').next().unwrap_or_default();
+        // A path with an escaped blank is no place of the system's.
+        if !matches!(kind, "proc" | "sysfs") || point.starts_with(inside) {
+            continue;
+        }
+        match unmount(point, UnmountFlags::DETACH) {
+            Ok(()) => {}
+            // It belongs to another user namespace and cannot be taken off: it is covered.
+            Err(Errno::INVAL | Errno::PERM) => {
+                mount(c"tmpfs", point, c"tmpfs", MountFlags::RDONLY, None).map_err(|e| failed(e.into()))?;
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+    }
+    Ok(())
 }
 
 /// An overlay on its stage, ready to be mounted.

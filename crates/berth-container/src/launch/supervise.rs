@@ -1,120 +1,174 @@
-//! A parent that waits: for new pid namespaces, terminals, and temporary state that must be deleted afterwards.
+//! A parent for the command: where it is a child, for new pid namespaces, terminals, and what must be done afterwards.
 //!
 //! The parent passes signals on and takes over the exit code; if it is killed, the kernel kills the child
-//! (`PR_SET_PDEATHSIG`), and with the first process of a pid namespace everything in it. What goes wrong in the child
-//! before the command starts comes back over a pipe that closes when the command is executed.
+//! (`PR_SET_PDEATHSIG`), and with the first process of a pid namespace everything in it. Or it leaves once the command
+//! runs, or once all is ready for it ([`Attendance`]). What goes wrong in the child before the command starts comes back
+//! over a [`Channel`] that closes when the command is executed.
 
-use std::fs::File;
-use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, waitpid};
 use rustix::stdio::{stdin, stdout};
-use serde::{Deserialize, Serialize};
 
+use super::channel::{Channel, Message};
 use super::sys::{self, SignalMask};
-use super::{Entry, Steps};
+use super::{Entry, Observer, Outcome, Steps};
 use crate::error::{Error, Result};
 use crate::terminal::{self, Terminal};
 
-/// What a child says about its failure.
-#[derive(Serialize, Deserialize)]
-struct Report {
-    message: String,
-    hint: Option<String>,
-    code: u8,
+/// How long the parent stays, and who gets the terminal.
+#[derive(Debug, Default)]
+pub struct Attendance {
+    /// The parent leaves when the command has been executed.
+    pub detach: bool,
+    /// The command is not executed before somebody connects to this listening socket; the parent leaves when that is all
+    /// that is left to do.
+    pub gate: Option<OwnedFd>,
+    /// A connected socket that gets the terminal, as a descriptor; absent means that the parent passes the bytes on.
+    pub console: Option<OwnedFd>,
+    /// What the command has as standard input, output and error instead of the caller's. It also gets a session of its
+    /// own then, so that whoever ends the caller's process group leaves it alone.
+    pub stdio: Option<[OwnedFd; 3]>,
 }
 
-/// Starts the command in a child, waits for it, and returns its exit code (128 + N for signal N).
+impl Attendance {
+    fn leaves(&self) -> bool {
+        self.detach || self.gate.is_some()
+    }
+}
+
+/// Starts the command in a child.
 ///
 /// This process stays in the namespaces where it is. A process in between enters the new ones, makes the child (a pid
 /// namespace holds only for children made later) and is gone; the child's parent is this process nevertheless
 /// (`CLONE_PARENT`).
-pub fn run(entry: &Entry, steps: &dyn Steps, started: &mut dyn FnMut(u32) -> Result<()>) -> Result<u8> {
-    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::system("make a pipe", e));
-    let ((report, report_writer), (gate, gate_writer), (number, number_writer)) = (pipe()?, pipe()?, pipe()?);
+pub fn run(entry: &Entry, steps: &dyn Steps, attendance: Attendance, observer: &mut dyn Observer) -> Result<Outcome> {
+    let (channel, theirs) = Channel::pair()?;
     // Signals are blocked before the fork, so that none falls between; the child unblocks before it becomes the command.
-    let attendance = Attendance::prepare(entry.terminal)?;
+    let relayed = entry.terminal && attendance.console.is_none() && !attendance.leaves();
+    let signals = Signals::block(relayed)?;
     let Some(between) = sys::fork().map_err(|e| Error::system("fork the container's process", e))? else {
-        drop((report, gate_writer, number));
-        let made = steps
-            .enter()
+        drop(channel);
+        let made = entry
+            .enter(steps)
             .and_then(|()| sys::fork_sibling().map_err(|e| Error::system("fork the container's process", e)));
         let code = match made {
-            Ok(None) => {
-                drop(number_writer);
-                child_main(entry, steps, gate, report_writer, attendance.terminal())
-            }
-            Ok(Some(child)) => match File::from(number_writer).write_all(&child.to_ne_bytes()) {
-                Ok(()) => 0,
-                Err(_) => 125,
-            },
-            Err(error) => tell(report_writer, &error),
+            Ok(None) => child_main(entry, steps, theirs, &attendance),
+            Ok(Some(child)) => u8::from(theirs.tell_child(child).is_err()),
+            Err(error) => theirs.tell_error(&error),
         };
         sys::exit_now(code);
     };
-    drop((report_writer, gate, number_writer));
-    let mut child = [0; 4];
-    let made = File::from(number).read_exact(&mut child);
-    let _ = waitpid(pid(between), WaitOptions::empty());
-    let child = u32::from_ne_bytes(child);
-    let opened = match made {
-        Ok(()) => started(child).and_then(|()| {
-            File::from(gate_writer).write_all(b"g").map_err(|e| Error::system("start the container's process", e))
-        }),
-        Err(_) => Ok(()),
-    };
-    // The pipe ends when the command runs, or with the child, which ends if the gate was closed and not passed.
-    let mut text = Vec::new();
-    let _ = File::from(report).take(1 << 16).read_to_end(&mut text);
-    let told = serde_json::from_slice(&text).ok();
-    let told = told.map(|Report { message, hint, code }| Error::Reported { message, hint, code });
-    if let Some(error) = opened.err().or(told) {
-        if made.is_ok() {
-            let _ = waitpid(pid(child), WaitOptions::empty());
+    drop(theirs);
+    let mut parent = Parent { channel, between: Some(between), child: None, terminal: None };
+    let outcome = parent.follow(steps, &attendance, observer);
+    let child = match outcome {
+        Ok(child) => child,
+        Err(error) => {
+            parent.give_up();
+            return Err(error);
         }
-        return Err(error);
+    };
+    if attendance.leaves() {
+        return Ok(Outcome::Left(child));
     }
-    if let Err(error) = made {
-        return Err(Error::system("start the container's process", error));
-    }
-    match attendance {
-        Attendance::Plain(signals) => attend(child, &signals),
-        Attendance::Terminal(terminal, signals) => {
-            let process =
-                rustix::process::pidfd_open(Pid::from_raw(child as i32).unwrap_or(Pid::INIT), PidfdFlags::empty())
-                    .map_err(|e| Error::system("watch the container's process", e))?;
+    let code = match (signals, parent.terminal.take()) {
+        (Signals::Relayed(signals), Some(terminal)) => {
+            let process = pid(child)
+                .ok_or(rustix::io::Errno::SRCH)
+                .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
+                .map_err(|e| Error::system("watch the container's process", e))?;
             terminal.relay(process.as_fd(), stdin(), stdout(), &signals)?;
             let status = waitpid(pid(child), WaitOptions::empty())
                 .map_err(|e| Error::system("wait for the container's process", e))?;
-            Ok(status.map_or(125, |(_, status)| exit_code(status)))
+            status.map_or(125, |(_, status)| exit_code(status))
         }
-    }
+        (Signals::Plain(signals), _) => attend(child, &signals)?,
+        (Signals::Relayed(_), None) => attend(child, &SignalMask::block_forwarded().map_err(blocking)?)?,
+    };
+    Ok(Outcome::Ended(code))
 }
 
-/// How the parent spends its time.
-enum Attendance {
+fn blocking(error: std::io::Error) -> Error {
+    Error::system("block signals", error)
+}
+
+/// Blocked signals, by how the parent spends its time.
+enum Signals {
     /// Passing signals on.
     Plain(SignalMask),
     /// Passing bytes too, between the container's terminal and the user's.
-    Terminal(Terminal, terminal::Signals),
+    Relayed(terminal::Signals),
 }
 
-impl Attendance {
-    fn prepare(terminal: bool) -> Result<Attendance> {
-        if terminal {
-            return Ok(Attendance::Terminal(Terminal::open(stdout())?, terminal::Signals::block()?));
+impl Signals {
+    fn block(relayed: bool) -> Result<Signals> {
+        if relayed {
+            return terminal::Signals::block().map(Signals::Relayed);
         }
-        SignalMask::block_forwarded().map(Attendance::Plain).map_err(|e| Error::system("block signals", e))
+        SignalMask::block_forwarded().map(Signals::Plain).map_err(blocking)
+    }
+}
+
+/// The parent's side of a start.
+struct Parent {
+    channel: Channel,
+    between: Option<u32>,
+    child: Option<u32>,
+    terminal: Option<Terminal>,
+}
+
+impl Parent {
+    /// Accompanies the child until its command runs, or is ready to.
+    fn follow(&mut self, steps: &dyn Steps, attendance: &Attendance, observer: &mut dyn Observer) -> Result<u32> {
+        let died = || Error::Reported {
+            message: "the container's process was killed before its command ran".to_owned(),
+            hint: None,
+            code: 125,
+        };
+        loop {
+            match (self.channel.receive(), self.child) {
+                (Message::Child(child), _) => {
+                    self.child = Some(child);
+                    let _ = waitpid(self.between.take().and_then(pid), WaitOptions::empty());
+                    observer.created(child)?;
+                    self.channel.go()?;
+                }
+                (Message::Hooks, Some(child)) => {
+                    steps.hooks_outside(child)?;
+                    self.channel.go()?;
+                }
+                (Message::Terminal(terminal), _) => match &attendance.console {
+                    Some(socket) => terminal.send_to(socket.as_fd())?,
+                    None => {
+                        terminal.adopt(stdout())?;
+                        self.terminal = Some(terminal);
+                    }
+                },
+                (Message::Failed(error), _) => return Err(error),
+                (Message::Created, Some(child)) => {
+                    observer.ready(child)?;
+                    return Ok(child);
+                }
+                (Message::Closed, Some(child)) if attendance.gate.is_none() => {
+                    observer.ready(child)?;
+                    return Ok(child);
+                }
+                _ => return Err(died()),
+            }
+        }
     }
 
-    fn terminal(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Attendance::Plain(_) => None,
-            Attendance::Terminal(terminal, _) => Some(terminal.peer()),
+    /// Ends what was begun.
+    fn give_up(self) {
+        drop(self.channel);
+        if let Some(child) = self.child {
+            sys::kill(child, libc::SIGKILL);
+        }
+        for process in [self.between, self.child].into_iter().flatten() {
+            let _ = waitpid(pid(process), WaitOptions::empty());
         }
     }
 }
@@ -124,49 +178,83 @@ fn pid(number: u32) -> Option<Pid> {
 }
 
 /// The child's life up to the command. Returns only if that failed.
-fn child_main(
-    entry: &Entry,
-    steps: &dyn Steps,
-    gate: OwnedFd,
-    report: OwnedFd,
-    terminal: Option<BorrowedFd<'_>>,
-) -> u8 {
+fn child_main(entry: &Entry, steps: &dyn Steps, channel: Channel, attendance: &Attendance) -> u8 {
+    let mut channel = channel;
     let outcome = (|| {
-        die_with_parent(report.as_fd())?;
-        if File::from(gate).read(&mut [0]).unwrap_or(0) == 0 {
+        if !attendance.leaves() {
+            die_with_parent(channel.as_fd())?;
+        }
+        if !channel.wait() {
             sys::exit_now(1);
         }
-        if let Some(terminal) = terminal {
-            Terminal::take_over(terminal).map_err(|e| Error::system("take the terminal", e))?;
+        if attendance.leaves() && !entry.terminal {
+            // Whoever ends the caller's process group does not mean a container that was left to itself. It fails where
+            // there is a session already, which is as good.
+            let _ = rustix::process::setsid();
         }
-        steps.build()?;
+        if let Some([input, output, errors]) = &attendance.stdio {
+            rustix::stdio::dup2_stdin(input)
+                .and_then(|()| rustix::stdio::dup2_stdout(output))
+                .and_then(|()| rustix::stdio::dup2_stderr(errors))
+                .map_err(|e| Error::system("connect the command's standard files", e))?;
+        }
+        // A container without terminals of its own has one of the host's, which can be reached only now.
+        let mut terminal = (entry.terminal && !steps.has_terminals()).then(Terminal::open).transpose()?;
+        steps.build(Some(&channel))?;
+        if entry.terminal {
+            let terminal = match terminal.take() {
+                Some(terminal) => terminal,
+                None => Terminal::open_inside()?,
+            };
+            entry.give_terminal(&terminal)?;
+            channel.tell_terminal(&terminal)?;
+            Terminal::take_over(terminal.peer()).map_err(|e| Error::system("take the terminal", e))?;
+        }
         if entry.init {
             start_init()?;
         }
-        let command = entry.finish()?;
-        // Changing ids has reset it.
-        die_with_parent(report.as_fd())?;
+        if let Some(gate) = &attendance.gate {
+            entry.command.check()?;
+            if !channel.tell_created() {
+                sys::exit_now(1);
+            }
+            channel = wait_for_start(gate)?;
+        }
+        steps.begin()?;
+        let command = entry.finish(Some(channel.as_fd()))?;
+        if !attendance.leaves() {
+            // Changing ids has reset it.
+            die_with_parent(channel.as_fd())?;
+        }
         Ok::<Error, Error>(command.exec())
     })();
-    tell(report, &outcome.unwrap_or_else(|error| error))
+    channel.tell_error(&outcome.unwrap_or_else(|error| error))
 }
 
-/// Sends an error to the supervisor; returns its exit code.
-fn tell(report: OwnedFd, error: &Error) -> u8 {
-    let code = error.exit_code();
-    let text = serde_json::to_vec(&Report { message: error.to_string(), hint: error.hint(), code }).unwrap_or_default();
-    let _ = File::from(report).write_all(&text);
-    code
+/// Waits until somebody connects and asks for the start; the connection takes what is said from now on.
+fn wait_for_start(gate: &OwnedFd) -> Result<Channel> {
+    let connection = loop {
+        match rustix::net::accept_with(gate, rustix::net::SocketFlags::CLOEXEC) {
+            Ok(connection) => break Channel::from_socket(connection),
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
+            Err(error) => return Err(Error::system("wait for the start", error)),
+        }
+    };
+    // Who connects has taken the name of the socket away: if it is gone now, nobody else will come.
+    if !connection.wait() {
+        sys::exit_now(1);
+    }
+    Ok(connection)
 }
 
-/// Asks the kernel to kill this process when its parent dies, which may have happened already: then nobody reads the
-/// report any more.
-fn die_with_parent(report: BorrowedFd<'_>) -> Result<()> {
+/// Asks the kernel to kill this process when its parent dies, which may have happened already: then nobody is at the
+/// other end of the channel any more.
+fn die_with_parent(channel: BorrowedFd<'_>) -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|e| Error::system("tie the container to its supervisor", e))?;
-    let mut watched = [PollFd::new(&report, PollFlags::empty())];
+    let mut watched = [PollFd::new(&channel, PollFlags::empty())];
     match poll(&mut watched, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 })) {
-        Ok(1..) if watched[0].revents().contains(PollFlags::ERR) => sys::exit_now(1),
+        Ok(1..) if watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => sys::exit_now(1),
         _ => Ok(()),
     }
 }

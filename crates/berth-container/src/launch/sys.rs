@@ -3,7 +3,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Attributes of a mount, `MOUNT_ATTR_*` of `linux/mount.h` (libc has them for few targets).
 pub mod attr {
@@ -58,6 +58,37 @@ pub fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> i
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The kind of a namespace by its file, as its `CLONE_NEW*` flag; an error if the file is no namespace.
+pub fn namespace_type(file: BorrowedFd<'_>) -> io::Result<u32> {
+    /// `NS_GET_NSTYPE` of `linux/nsfs.h`.
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703_u32 as libc::Ioctl;
+    // Other files may understand the number as something else.
+    if file_system(file)? != NSFS_MAGIC {
+        return Err(io::Error::from_raw_os_error(libc::ENOTTY));
+    }
+    // SAFETY: this request takes no argument.
+    match unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) } {
+        -1 => Err(io::Error::last_os_error()),
+        kind => Ok(kind as u32),
+    }
+}
+
+/// `NSFS_MAGIC` of `linux/magic.h`.
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+/// `PROC_SUPER_MAGIC`.
+const PROC_MAGIC: i64 = 0x9fa0;
+
+/// The number by which the kernel tells file systems (`linux/magic.h`).
+pub fn file_system(file: BorrowedFd<'_>) -> io::Result<i64> {
+    #[allow(clippy::unnecessary_cast)] // The type differs between C libraries.
+    Ok(rustix::fs::fstatfs(file)?.f_type as i64)
+}
+
+/// Whether this is a file of a proc file system, not of an impostor.
+pub fn is_procfs(file: BorrowedFd<'_>) -> bool {
+    file_system(file).is_ok_and(|kind| kind == PROC_MAGIC)
+}
+
 /// Forks. Sound only because this crate runs in a process with one thread: nobody else can hold a lock.
 ///
 /// Returns the child's process id in the parent, `None` in the child.
@@ -94,6 +125,26 @@ pub fn execve(program: &CStr, args: &PointerList<'_>, env: &PointerList<'_>) -> 
     io::Error::last_os_error()
 }
 
+/// Becomes the program that is open as `program`, with the present environment; returns only to say why not.
+pub fn execute_again(program: BorrowedFd<'_>, args: &PointerList<'_>) -> io::Error {
+    unsafe extern "C" {
+        static environ: *const *const libc::c_char;
+    }
+    // SAFETY: the C library keeps `environ` a valid list ended by a null pointer, and nobody changes it meanwhile, since
+    // there is one thread; the arguments come from live strings and end with a null pointer.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            args.0.as_ptr(),
+            environ,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
 /// Pointers to strings, ended by a null pointer, as execve(2) wants them.
 #[derive(Debug)]
 pub struct PointerList<'a>(Vec<*const libc::c_char>, std::marker::PhantomData<&'a CStr>);
@@ -106,18 +157,55 @@ impl<'a> PointerList<'a> {
     }
 }
 
-/// Marks all descriptors from `first` on to be closed when another program is executed.
-pub fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: close_range(2) takes integers only, and CLOEXEC leaves every descriptor usable until exec.
-    let answer = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// Closes all descriptors from `first` on but these; numbers below mean nothing. Values in memory may believe to own what
+/// is closed: the process must end without using them, or call [`fill_descriptors`].
+pub fn close_all_but(first: u32, kept: &mut [RawFd]) -> io::Result<()> {
+    let close = |first: u32, last: u32| {
+        if first > last {
+            return Ok(());
+        }
+        // SAFETY: the caller promises never to use an owner of these descriptors again.
+        let answer = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    kept.sort_unstable();
+    let mut first = first;
+    for kept in kept.iter().filter_map(|kept| u32::try_from(*kept).ok()) {
+        if kept >= first {
+            if kept > first {
+                close(first, kept - 1)?;
+            }
+            first = kept + 1;
+        }
+    }
+    close(first, u32::MAX)
 }
 
-/// Undoes what Rust's runtime and a caller may have done to signals: SIGPIPE acts again, nothing is blocked.
-pub fn reset_signals() {
-    // SAFETY: `set` is initialised by sigemptyset before it is read, and SIG_DFL is a valid disposition for SIGPIPE.
+/// Opens something for each free number that was in use before [`close_all_but`], as far as one program goes, so that its
+/// former owners find something to close.
+pub fn fill_descriptors() {
+    const HIGHEST: RawFd = 255;
+    loop {
+        // SAFETY: dup(2) takes an integer; nobody owns the copy until the process ends.
+        let copy = unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3) };
+        if !(0..HIGHEST).contains(&copy) {
+            return;
+        }
+    }
+}
+
+/// Undoes what Rust's runtime and a caller may have done to signals: SIGPIPE acts again (`all`: every signal does), and
+/// nothing is blocked.
+pub fn reset_signals(all: bool) {
+    // SAFETY: `set` is initialised by sigemptyset before it is read, and SIG_DFL is a valid disposition for every signal
+    // but SIGKILL and SIGSTOP, where the call fails and nothing happens.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        if all {
+            for signal in 1..=libc::SIGRTMAX() {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
         let mut set = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
@@ -172,6 +260,21 @@ pub fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// Replaces the session keyring by a new one of this name. A kernel without keyrings, or a policy against them, leaves
+/// nothing that could be shared.
+pub fn join_session_keyring(name: &CStr) -> io::Result<()> {
+    /// As in `linux/keyctl.h`.
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: the name is a live string ended by NUL, which the kernel copies.
+    if unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) } != -1 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => Ok(()),
+        error => Err(error),
     }
 }
 
@@ -254,6 +357,24 @@ pub fn close_from(first: u32) {
 pub fn kill(pid: u32, signal: i32) {
     // SAFETY: kill(2) takes integers only.
     unsafe { libc::kill(pid as libc::pid_t, signal) };
+}
+
+/// Sends a signal to the process behind a pidfd. Unlike `rustix`'s, any number will do, real-time signals too.
+pub fn send_signal(process: BorrowedFd<'_>, signal: i32) -> Result<(), rustix::io::Errno> {
+    // SAFETY: no siginfo is given; the other arguments are integers.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal,
+            std::ptr::null_mut::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if answer == 0 {
+        return Ok(());
+    }
+    Err(rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO))
 }
 
 /// Signals blocked and read from a descriptor instead. Dropping it restores what was blocked before.

@@ -12,6 +12,7 @@ pub mod pull;
 pub mod rm;
 pub mod rmi;
 pub mod run;
+pub mod runtime;
 pub mod shell;
 pub mod stop;
 pub mod verify;
