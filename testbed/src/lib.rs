@@ -4,6 +4,7 @@
 
 pub mod apt;
 pub mod demo;
+pub mod engine;
 pub mod fault;
 pub mod fixture;
 pub mod harness;
@@ -15,5 +16,6 @@ pub mod recipes;
 pub mod registry;
 pub mod slurm;
 pub mod tar;
+pub mod terminal;
 pub mod tree;
 pub mod user;
