@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
@@ -32,12 +33,12 @@ use crate::{oci, seccomp};
 pub use exec::DEFAULT_PATH;
 pub use hooks::Identity;
 pub use namespaces::IdMapping;
-pub(crate) use options::words as mount_options;
-pub(crate) use process::CAPABILITIES;
 pub use process::unknown_capabilities;
 pub use supervise::Attendance;
 
 pub(crate) use channel::{Channel, Message};
+pub(crate) use options::words as mount_options;
+pub(crate) use process::CAPABILITIES;
 pub(crate) use sys::send_signal;
 
 use crate::terminal::Terminal;
@@ -76,6 +77,8 @@ pub struct Options {
     pub filter: Vec<libc::sock_filter>,
     /// The configuration's filter for a process that joins. A new container has that of its configuration.
     pub profile: Option<seccomp::Filter>,
+    /// A directory of the user's own where compiled filters are kept: see [`seccomp::compile_kept`].
+    pub kept_filters: Option<PathBuf>,
     /// Keep the caller's supplementary groups, where the kernel would let us set others. Groups that have no id inside
     /// show as `nogroup` there, and still open what they open outside.
     pub keep_groups: bool,
@@ -281,7 +284,7 @@ impl Plan {
         entry.console = options.identity.is_some() && terminals;
         if let Some(rules) = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) {
             entry.profile = filter::Profile::new(
-                seccomp::compile(rules)?,
+                seccomp::compile_kept(rules, options.kept_filters.as_deref())?,
                 entry.attributes.no_new_privileges(),
                 options.identity.as_ref(),
                 &spec.annotations,

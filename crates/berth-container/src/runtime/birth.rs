@@ -114,6 +114,7 @@ impl Birth<'_> {
             keyring: (!self.no_new_keyring).then(|| format!("_ses.{}", self.id)),
             no_pivot: self.no_pivot,
             set_home: true,
+            kept_filters: spec.linux.as_ref().and_then(|l| l.seccomp.as_ref()).and_then(|_| self.root.kept_filters()),
             ..Options::default()
         };
         let container = Bundle { spec, rootfs: Rootfs::Dir(rootfs.clone()) };

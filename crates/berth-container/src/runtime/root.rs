@@ -24,6 +24,8 @@ use crate::oci::{self, Spec};
 pub(super) const STATE: &str = "state.json";
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const START: &str = "start.sock";
+/// Beside the containers' directories; no id has this character.
+pub(super) const KEPT_FILTERS: &str = "~filters";
 
 /// Longest id: a file name.
 const MAX_ID: usize = 255;
@@ -79,6 +81,11 @@ impl Root {
     /// All places where containers may be.
     fn places(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(self.path.as_path()).chain(self.instead.as_deref())
+    }
+
+    /// Where compiled system call filters are kept; nowhere as long as there was no container.
+    pub(super) fn kept_filters(&self) -> Option<PathBuf> {
+        self.places().find(|place| place.is_dir()).map(|place| place.join(KEPT_FILTERS))
     }
 
     /// Where it is.
