@@ -275,6 +275,12 @@ impl Plan {
         if (spec.hostname.is_some() || spec.domainname.is_some()) && !has(spec, NamespaceKind::Uts) {
             return Err(Error::bad_spec("hostname", "needs a uts namespace"));
         }
+        for (field, name) in [("hostname", &spec.hostname), ("domainname", &spec.domainname)] {
+            // The kernel takes 64 bytes, and cuts at a NUL without a word.
+            if name.as_ref().is_some_and(|name| name.len() > 64 || name.contains('\0')) {
+                return Err(Error::bad_spec(field, "is longer than 64 bytes, or has a NUL byte"));
+            }
+        }
         let personality = spec.linux.as_ref().and_then(|linux| linux.personality.as_ref());
         if let Some(flag) = personality.and_then(|personality| personality.flags.first()) {
             // The specification reserves them.
