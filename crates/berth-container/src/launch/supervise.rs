@@ -215,6 +215,7 @@ fn child_main(entry: &Entry, steps: &dyn Steps, channel: Channel, attendance: &A
             start_init()?;
         }
         if let Some(gate) = &attendance.gate {
+            entry.attributes.try_limits()?;
             entry.command.check()?;
             if !channel.tell_created() {
                 sys::exit_now(1);
