@@ -40,8 +40,14 @@ pub(super) fn by_hand(request: &Request<'_>, pid: u32) -> Result<Cgroup> {
     let pure_v2 = host.is_pure_v2();
     let mut unfinished = Unfinished(Cgroup { pure_v2, init: pid, ..Cgroup::default() });
     let cgroup = &mut unfinished.0;
+    let privileged = is_privileged();
     let mut refused = None;
     for hierarchy in &host.hierarchies {
+        // Nobody delegates cgroup v1 safely, but Slurm 22.05 gives the step's group to its user, and knows the step's
+        // processes by it: those in a group below would outlive the job.
+        if !privileged && hierarchy.kind != Kind::V2 {
+            continue;
+        }
         let Some(directory) = wanted.in_hierarchy(hierarchy, pure_v2 && limited) else { continue };
         let controllers = limited || matches!(wanted, Wanted::FromRoot(_));
         match join(cgroup, hierarchy, &directory, controllers) {
@@ -51,7 +57,7 @@ pub(super) fn by_hand(request: &Request<'_>, pid: u32) -> Result<Cgroup> {
         }
     }
     if let Some((directory, source)) = refused {
-        if is_privileged() {
+        if privileged {
             // A read-only mount in a container is no reason to refuse one that asks for nothing.
             if limited || source.raw_os_error() != Some(libc::EROFS) {
                 return Err(Error::io("make the control group", directory, source));
@@ -63,8 +69,12 @@ pub(super) fn by_hand(request: &Request<'_>, pid: u32) -> Result<Cgroup> {
         }
     }
     if cgroup.places.is_empty() {
-        if limited && host.hierarchies.is_empty() {
-            cgroup.warnings.push("resource limits are not in force: no control groups are mounted".to_owned());
+        if limited {
+            let reason = match host.hierarchies.is_empty() {
+                true => "no control groups are mounted",
+                false => "an ordinary user may make groups in cgroup v2 only, which is not mounted",
+            };
+            cgroup.warnings.push(format!("resource limits are not in force: {reason}"));
         }
         return Ok(unfinished.finish());
     }
