@@ -4,6 +4,7 @@
 //! [`Plan::execute`] then only makes system calls, in the order in which its steps read. In the default
 //! mode the calling process *becomes* the command: exit code and signals are the kernel's own business.
 
+mod affinity;
 mod channel;
 mod exec;
 mod filter;
@@ -162,6 +163,10 @@ pub(crate) struct Entry {
     /// Bind it to `/dev/console` too.
     console: bool,
     keyring: Option<CString>,
+    /// Of a process that joins.
+    affinity: Option<affinity::Affinity>,
+    /// The same: with it, they are put in force where the namespaces are left; what a fork makes inherits them.
+    host: Option<process::Host>,
     /// Signals that the caller ignores are not ignored by the command.
     fresh_signals: bool,
 }
@@ -193,6 +198,8 @@ impl Entry {
             console: false,
             fresh_signals: options.identity.is_some(),
             keyring: options.keyring.as_ref().map(|name| c_string(name.as_ref(), || "id".to_owned())).transpose()?,
+            affinity: None,
+            host: None,
         })
     }
 
@@ -219,6 +226,13 @@ impl Entry {
     /// Leaves the host's namespaces, with what can be reached only from there.
     fn enter(&self, steps: &dyn Steps) -> Result<()> {
         self.profile.connect()?;
+        if let Some(affinity) = &self.affinity {
+            affinity.set_initial()?;
+        }
+        if let Some(host) = &self.host {
+            host.set_oom_score()?;
+            host.apply()?;
+        }
         steps.enter()
     }
 
@@ -240,6 +254,9 @@ impl Entry {
     fn finish(&self, channel: Option<BorrowedFd<'_>>) -> Result<filter::Ready<'_>> {
         if let Some(name) = &self.keyring {
             sys::join_session_keyring(name).map_err(|e| Error::system("make a session keyring", e))?;
+        }
+        if let Some(affinity) = &self.affinity {
+            affinity.set_final()?;
         }
         self.attributes.own_standard_files();
         // Really closed, not only when the command is executed: its name and its directory are looked up before, and may
