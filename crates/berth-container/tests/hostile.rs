@@ -184,7 +184,7 @@ fn the_program_that_starts_containers_cannot_be_written_from_inside() {
         for command in [&["/proc/self/exe", "/data/fifo"][..], &["/link", "/data/fifo"]] {
             let mut run = world.command(command).set("seal", true);
             if by_superuser {
-                run = run.by_superuser();
+                run = run.superuser();
             }
             for path in ["/lib", "/lib64", "/usr"].into_iter().filter(|path| Path::new(path).exists()) {
                 run = run.mount(Mount::rbind(path, path));
@@ -215,7 +215,7 @@ fn the_program_that_starts_containers_cannot_be_written_from_inside() {
         // By a script, the program gets the script as its argument, and says that it is no configuration.
         let mut run = world.command(&["/attack"]).set("seal", true);
         if by_superuser {
-            run = run.by_superuser();
+            run = run.superuser();
         }
         let finished = run.output();
         assert_ne!(finished.code(), 0);

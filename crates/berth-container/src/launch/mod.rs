@@ -163,12 +163,11 @@ pub(crate) struct Entry {
     /// Bind it to `/dev/console` too.
     console: bool,
     keyring: Option<CString>,
-    /// Of a process that joins.
-    affinity: Option<affinity::Affinity>,
-    /// The same: with it, they are put in force where the namespaces are left; what a fork makes inherits them.
+    /// Of a process that joins: put in force before the namespaces are left; what a fork makes inherits it.
     host: Option<process::Host>,
     /// Signals that the caller ignores are not ignored by the command.
     fresh_signals: bool,
+    affinity: affinity::Affinity,
 }
 
 impl Entry {
@@ -197,8 +196,8 @@ impl Entry {
             console_size: process.console_size.map(|size| (size.height, size.width)),
             console: false,
             fresh_signals: options.identity.is_some(),
+            affinity: affinity::Affinity::default(),
             keyring: options.keyring.as_ref().map(|name| c_string(name.as_ref(), || "id".to_owned())).transpose()?,
-            affinity: None,
             host: None,
         })
     }
@@ -225,10 +224,8 @@ impl Entry {
 
     /// Leaves the host's namespaces, with what can be reached only from there.
     fn enter(&self, steps: &dyn Steps) -> Result<()> {
+        self.affinity.begin()?;
         self.profile.connect()?;
-        if let Some(affinity) = &self.affinity {
-            affinity.set_initial()?;
-        }
         if let Some(host) = &self.host {
             host.set_oom_score()?;
             host.apply()?;
@@ -254,9 +251,6 @@ impl Entry {
     fn finish(&self, channel: Option<BorrowedFd<'_>>) -> Result<filter::Ready<'_>> {
         if let Some(name) = &self.keyring {
             sys::join_session_keyring(name).map_err(|e| Error::system("make a session keyring", e))?;
-        }
-        if let Some(affinity) = &self.affinity {
-            affinity.set_final()?;
         }
         self.attributes.own_standard_files();
         // Really closed, not only when the command is executed: its name and its directory are looked up before, and may
@@ -287,6 +281,12 @@ impl Plan {
         let new = |kind| namespaces.new.contains(namespaces::flag_of(kind));
         if (spec.hostname.is_some() || spec.domainname.is_some()) && !has(spec, NamespaceKind::Uts) {
             return Err(Error::bad_spec("hostname", "needs a uts namespace"));
+        }
+        for (field, name) in [("hostname", &spec.hostname), ("domainname", &spec.domainname)] {
+            // The kernel takes 64 bytes, and cuts at a NUL without a word.
+            if name.as_ref().is_some_and(|name| name.len() > 64 || name.contains('\0')) {
+                return Err(Error::bad_spec(field, "is longer than 64 bytes, or has a NUL byte"));
+            }
         }
         let personality = spec.linux.as_ref().and_then(|linux| linux.personality.as_ref());
         if let Some(flag) = personality.and_then(|personality| personality.flags.first()) {

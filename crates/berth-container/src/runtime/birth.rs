@@ -103,6 +103,10 @@ impl Birth<'_> {
         if root.path.as_os_str().is_empty() {
             return Err(Error::bad_spec("root.path", "is empty"));
         }
+        if spec.linux.as_ref().is_some_and(|linux| linux.intel_rdt.is_some()) {
+            let reason = "cache and memory bandwidth allocation (resctrl) is not supported";
+            return Err(Error::bad_spec("linux.intelRdt", reason));
+        }
         let rootfs = bundle.join(&root.path);
         let activated = pass_listen_fds(&mut spec);
         let identity = Identity { id: self.id.to_owned(), bundle: bundle.clone() };

@@ -129,10 +129,10 @@ impl Root {
     /// Removes what others left behind: containers of an earlier boot, and those of a `run` that was killed.
     pub fn sweep(&self) {
         for container in self.list().unwrap_or_default() {
-            if container.record.is_stale() {
-                if let Ok(Some(lock)) = Lock::try_on(&container.dir) {
-                    container.discard(&lock);
-                }
+            if container.record.is_stale()
+                && let Ok(Some(lock)) = Lock::try_on(&container.dir)
+            {
+                container.discard(&lock);
             }
         }
     }
@@ -141,7 +141,8 @@ impl Root {
     pub(super) fn sweep_sometimes(&self) {
         const WHILE: Duration = Duration::from_secs(60);
         for place in self.places() {
-            let mark = place.join(".swept");
+            // A name that no container can have.
+            let mark = place.join("~swept");
             let fresh = |meta: std::fs::Metadata| meta.modified().ok()?.elapsed().ok().map(|age| age < WHILE);
             if std::fs::symlink_metadata(&mark).ok().and_then(fresh) == Some(true) {
                 return;

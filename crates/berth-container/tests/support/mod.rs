@@ -247,7 +247,7 @@ impl Run<'_> {
     }
 
     /// The superuser starts it, without a user namespace, with a `/dev` of its own.
-    pub fn by_superuser(mut self) -> Self {
+    pub fn superuser(mut self) -> Self {
         self.superuser = true;
         self.process().user = User::default();
         let linux = self.linux();
