@@ -24,6 +24,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::process;
+use crate::slurm;
+use crate::slurm::Release;
 use crate::user::User;
 
 /// What a test cannot do without. A missing one is a failure where `CI` is set, and a skip that is told elsewhere.
@@ -39,6 +41,8 @@ pub enum Need {
     SubIds,
     /// Control groups in the form that crun accepts: the new one, which root can mount for the tests.
     ControlGroups,
+    /// A root folder with a release of Slurm, which the runner makes from Debian's packages.
+    Slurm(Release),
 }
 
 /// docker-registry.
@@ -64,7 +68,7 @@ pub struct Case {
 }
 
 /// A file of tests.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Chapter {
     /// Its name.
     pub name: &'static str,
@@ -110,6 +114,9 @@ impl Need {
                     rustix::process::getuid().is_root() || PathBuf::from("/sys/fs/cgroup/cgroup.controllers").exists();
                 (!there).then(|| "needs control groups of version 2 (or root)".to_owned())
             }
+            Need::Slurm(release) => slurm::root::find(release).is_none().then(|| {
+                format!("needs Slurm {} from the packages of Debian {}", release.version(), release.suite())
+            }),
             Need::SubIds => {
                 let user = User::current();
                 let ranges = fs::read_to_string("/etc/subuid").unwrap_or_default();
@@ -208,6 +215,9 @@ pub fn judged<T>(
     }
     println!("\nrunning {} tests", cases.len());
     let start = Instant::now();
+    if cases.is_empty() {
+        return report(&cases, &[], filtered, start.elapsed());
+    }
     let prepared = match prepare() {
         Ok(prepared) => prepared,
         Err(error) => {

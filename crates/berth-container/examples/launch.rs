@@ -16,6 +16,14 @@ use berth_container::{Bundle, Error};
 struct Document {
     /// What to launch; its process is what joins, where a running container is joined.
     bundle: Bundle,
+    /// Protect the own program first.
+    #[serde(default)]
+    seal: bool,
+    /// Set `HOME` if it is missing.
+    #[serde(default)]
+    home: bool,
+    #[serde(default)]
+    no_pivot: bool,
     #[serde(default)]
     supervise: bool,
     #[serde(default)]
@@ -57,8 +65,13 @@ fn main() -> ExitCode {
 }
 
 fn run(document: Document) -> Result<u8, Error> {
+    if document.seal {
+        berth_container::launch::sealed::ensure_sealed()?;
+    }
     let mut options = Options {
         create_cwd: true,
+        set_home: document.home,
+        no_pivot: document.no_pivot,
         supervise: document.supervise,
         init: document.init,
         preserve_fds: document.preserve_fds,

@@ -87,8 +87,5 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|e| Error::io("find", path, e))
 }
 
-/// Tells whoever reads standard error of something that went wrong and stops nothing.
-fn warn(message: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "berth: warning: {message}");
-}
+/// Who is told of what went wrong and stops nothing.
+pub type Warn<'a> = &'a dyn Fn(&str);

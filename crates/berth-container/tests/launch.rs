@@ -138,8 +138,8 @@ fn mistakes_in_mounts_are_named() {
 fn commands_that_cannot_run_say_why_and_have_their_codes() {
     let world = World::new();
     for (command, code, words) in [
-        ("nosuch", 127, "not in its PATH (/bin)"),
-        ("/no/such", 127, "command not found"),
+        ("nosuch", 127, "executable file not found in $PATH (/bin)"),
+        ("/no/such", 127, "command not found in the container: /no/such: no such file or directory"),
         ("/script", 127, "interpreter /no/such/interpreter does not exist"),
         ("/plain", 126, "exec format error"),
         ("/locked", 126, "permission denied"),

@@ -35,6 +35,7 @@ pub fn start(
     what: What<'_>,
     context: &Context,
 ) -> Result<ExitCode, CommandError> {
+    launch::sealed::ensure_sealed()?;
     let mut timings = Timings::new(typed.timings);
     let defaults = &context.config()?.run;
     let options = gather::with_defaults(typed, defaults)?;

@@ -1,11 +1,16 @@
 //! The command: where it is found, how it is started, and why it was not.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
 use super::sys::{self, PointerList};
+use crate::accounts;
 use crate::error::{Error, Result};
 use crate::oci::Process;
 
@@ -21,13 +26,15 @@ pub struct Command {
     env: Vec<CString>,
     cwd: CString,
     create_cwd: bool,
+    /// `HOME` is missing: whose it is to be.
+    home_of: Option<u32>,
     /// What was looked through, if it was.
     path: Option<String>,
 }
 
 impl Command {
     /// Computes the candidates and the lists that the kernel takes.
-    pub fn plan(process: &Process, create_cwd: bool) -> Result<Command> {
+    pub fn plan(process: &Process, options: &super::Options) -> Result<Command> {
         let strings = |strings: &[String], field: &str| {
             strings
                 .iter()
@@ -58,23 +65,61 @@ impl Command {
             args,
             env: strings(&process.env, "env")?,
             cwd: super::c_string(process.cwd.as_os_str(), || "process.cwd".to_owned())?,
-            create_cwd,
+            create_cwd: options.create_cwd,
+            home_of: (options.set_home && !process.env.iter().any(|entry| entry.starts_with("HOME=")))
+                .then_some(process.user.uid),
             path,
         })
     }
 
-    /// Goes to the working directory, making it where that was asked for.
-    pub fn enter_directory(&self) -> Result<()> {
-        let shown = || Path::new(&*self.cwd.to_string_lossy()).to_owned();
-        match rustix::process::chdir(self.cwd.as_c_str()) {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::NOENT) if self.create_cwd => {
-                std::fs::create_dir_all(shown()).map_err(|e| Error::io("create the working directory", shown(), e))?;
-                rustix::process::chdir(self.cwd.as_c_str())
-                    .map_err(|e| Error::io("enter the working directory", shown(), e))
-            }
-            Err(error) => Err(Error::io("enter the working directory", shown(), error)),
+    /// Goes to the working directory, making it where that was asked for, with the power that this process still has.
+    /// False where that does not suffice: a user may reach by a network what the superuser may not, so it is tried again
+    /// as the user.
+    pub fn try_directory(&self) -> Result<bool> {
+        let mut made = rustix::process::chdir(self.cwd.as_c_str());
+        if made == Err(Errno::NOENT) && self.create_cwd {
+            std::fs::create_dir_all(self.directory())
+                .map_err(|e| Error::io("create the working directory", self.directory(), e))?;
+            made = rustix::process::chdir(self.cwd.as_c_str());
         }
+        match made {
+            Ok(()) => self.check_directory().map(|()| true),
+            Err(Errno::ACCESS | Errno::PERM) => Ok(false),
+            Err(error) => Err(Error::io("enter the working directory", self.directory(), error)),
+        }
+    }
+
+    /// The same with the command's own rights.
+    pub fn enter_directory(&self) -> Result<()> {
+        rustix::process::chdir(self.cwd.as_c_str())
+            .map_err(|e| Error::io("enter the working directory", self.directory(), e))?;
+        self.check_directory()
+    }
+
+    fn directory(&self) -> &Path {
+        Path::new(OsStr::from_bytes(self.cwd.to_bytes()))
+    }
+
+    /// Links of `/proc` lead to directories of the host, if a process has one open: that is no place for a command.
+    fn check_directory(&self) -> Result<()> {
+        match rustix::process::getcwd(Vec::new()) {
+            Ok(path) if path.to_bytes().starts_with(b"/") => Ok(()),
+            // What was removed, or lies too deep for a path, is inside all the same only if the kernel says so.
+            Ok(_) | Err(Errno::NOENT) => Err(Error::io(
+                "enter the working directory",
+                self.directory(),
+                io::Error::other("it is not inside the container"),
+            )),
+            Err(error) => Err(Error::io("enter the working directory", self.directory(), error)),
+        }
+    }
+
+    /// `HOME`, where it is missing and asked for: by the container's `/etc/passwd`.
+    pub fn home(&self) -> Option<CString> {
+        let uid = self.home_of?;
+        let found = passwd().and_then(|text| accounts::users(&text).find(|user| user.uid == uid));
+        let home = found.map(|user| user.home).filter(|home| !home.is_empty()).unwrap_or_else(|| "/".to_owned());
+        CString::new(format!("HOME={home}")).ok()
     }
 
     /// Whether there is something to become, as far as can be told without doing it.
@@ -94,9 +139,9 @@ impl Command {
     }
 
     /// Becomes the command; returns only to say why not.
-    pub fn exec(&self) -> Error {
+    pub fn exec(&self, home: Option<&CStr>) -> Error {
         let args = PointerList::new(self.args.iter().map(CString::as_c_str));
-        let env = PointerList::new(self.env.iter().map(CString::as_c_str));
+        let env = PointerList::new(self.env.iter().map(CString::as_c_str).chain(home));
         // As execvp(3): a candidate that may not be run is remembered, and the search goes on.
         let mut denied = None;
         for candidate in &self.candidates {
@@ -117,7 +162,11 @@ impl Command {
     fn not_found(&self) -> Error {
         Error::CommandNotFound {
             command: self.name(),
-            reason: self.path.as_ref().map(|path| format!("not in its PATH ({path})")),
+            // Engines look for these words.
+            reason: Some(match &self.path {
+                Some(path) => format!("executable file not found in $PATH ({path})"),
+                None => "no such file or directory".to_owned(),
+            }),
             hint: None,
         }
     }
@@ -156,18 +205,41 @@ impl Command {
                 let interpreter = line.split_whitespace().next().unwrap_or_default().to_owned();
                 let hint = carriage_return
                     .then(|| "the script has Windows line endings: convert it with `sed -i 's/\\r$//'`".to_owned());
-                (format!("the script's interpreter {interpreter} does not exist in the container"), hint)
+                (
+                    format!(
+                        "the script's interpreter {interpreter} does not exist in the container (no such file or directory)"
+                    ),
+                    hint,
+                )
             }
             None => {
                 let loader = elf_interpreter(&head).unwrap_or_else(|| "its program loader".to_owned());
                 (
-                    format!("{loader}, which it is linked with, does not exist in the container"),
+                    format!(
+                        "{loader}, which it is linked with, does not exist in the container (no such file or directory)"
+                    ),
                     Some("it was built for another C library or another machine".to_owned()),
                 )
             }
         };
         Error::CommandNotFound { command: candidate.to_string_lossy().into_owned(), reason: Some(reason), hint }
     }
+}
+
+/// The container's `/etc/passwd`, as far as one is read: a file, of a size that such files have.
+fn passwd() -> Option<Vec<u8>> {
+    const LARGEST: u64 = 1 << 20;
+    let how = ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = loop {
+        match rustix::fs::openat2(CWD, c"/etc/passwd", flags, Mode::empty(), how) {
+            Err(Errno::AGAIN) => {}
+            answer => break answer.ok()?,
+        }
+    };
+    let regular = rustix::fs::fstat(&file).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG);
+    let mut text = Vec::new();
+    (regular && File::from(file).take(LARGEST).read_to_end(&mut text).is_ok()).then_some(text)
 }
 
 fn exists(path: &CStr) -> bool {
@@ -242,7 +314,10 @@ mod tests {
 
     fn command(args: &[&str], env: &[&str]) -> Result<Command> {
         let owned = |strings: &[&str]| strings.iter().map(|&s| s.to_owned()).collect();
-        Command::plan(&Process { args: owned(args), env: owned(env), cwd: "/".into(), ..Process::default() }, false)
+        Command::plan(
+            &Process { args: owned(args), env: owned(env), cwd: "/".into(), ..Process::default() },
+            &super::super::Options::default(),
+        )
     }
 
     #[test]

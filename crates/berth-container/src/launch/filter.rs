@@ -6,6 +6,8 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::{Identity, exec};
 use crate::error::{Error, Result};
@@ -44,6 +46,14 @@ impl Profile {
         Ok(())
     }
 
+    /// The connection to the agent, which must stay open until the filter is in force; nothing else of it does.
+    pub fn agent(&self) -> Option<BorrowedFd<'_>> {
+        self.agent.get().map(|agent| {
+            agent.settle();
+            agent.as_fd()
+        })
+    }
+
     /// Puts the filter in force, if this is where it must be.
     pub fn before_capabilities(&self) -> Result<()> {
         if self.last { Ok(()) } else { self.install() }
@@ -59,6 +69,8 @@ impl Profile {
 pub struct Ready<'a> {
     /// The command.
     pub command: &'a exec::Command,
+    /// Value for `HOME`, if its environment has none.
+    pub home: Option<CString>,
     /// Its filter.
     pub profile: &'a Profile,
 }
@@ -68,7 +80,7 @@ impl Ready<'_> {
     pub fn exec(&self) -> Error {
         let filtered = if self.profile.last { self.profile.install() } else { Ok(()) };
         match filtered {
-            Ok(()) => self.command.exec(),
+            Ok(()) => self.command.exec(self.home.as_deref()),
             Err(error) => error,
         }
     }

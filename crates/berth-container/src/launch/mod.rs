@@ -4,6 +4,7 @@
 //! [`Plan::execute`] then only makes system calls, in the order in which its steps read. In the default
 //! mode the calling process *becomes* the command: exit code and signals are the kernel's own business.
 
+mod affinity;
 mod channel;
 mod exec;
 mod filter;
@@ -15,13 +16,15 @@ mod namespaces;
 mod options;
 mod process;
 mod rootfs;
+pub mod sealed;
 mod supervise;
 mod sys;
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
@@ -32,11 +35,11 @@ pub use exec::DEFAULT_PATH;
 pub use hooks::Identity;
 pub use namespaces::IdMapping;
 pub use process::unknown_capabilities;
-pub(crate) use options::words as mount_options;
-pub(crate) use process::CAPABILITIES;
 pub use supervise::Attendance;
 
 pub(crate) use channel::{Channel, Message};
+pub(crate) use options::words as mount_options;
+pub(crate) use process::CAPABILITIES;
 pub(crate) use sys::send_signal;
 
 use crate::terminal::Terminal;
@@ -75,6 +78,8 @@ pub struct Options {
     pub filter: Vec<libc::sock_filter>,
     /// The configuration's filter for a process that joins. A new container has that of its configuration.
     pub profile: Option<seccomp::Filter>,
+    /// A directory of the user's own where compiled filters are kept: see [`seccomp::compile_kept`].
+    pub kept_filters: Option<PathBuf>,
     /// Keep the caller's supplementary groups, where the kernel would let us set others. Groups that have no id inside
     /// show as `nogroup` there, and still open what they open outside.
     pub keep_groups: bool,
@@ -131,7 +136,7 @@ trait Steps {
 struct ContainerSteps {
     namespaces: namespaces::Namespaces,
     root: rootfs::RootPlan,
-    mounts: Vec<mounts::Step>,
+    mounts: mounts::MountPlan,
     hostname: Option<String>,
     domainname: Option<String>,
     /// The network namespace is new: its loopback interface is down.
@@ -160,6 +165,7 @@ pub(crate) struct Entry {
     keyring: Option<CString>,
     /// Signals that the caller ignores are not ignored by the command.
     fresh_signals: bool,
+    affinity: affinity::Affinity,
 }
 
 impl Entry {
@@ -180,7 +186,7 @@ impl Entry {
                 &BTreeMap::new(),
             ),
             attributes,
-            command: exec::Command::plan(process, options.create_cwd)?,
+            command: exec::Command::plan(process, options)?,
             preserve_fds: options.preserve_fds,
             supervised: options.supervise || options.init || process.terminal || need_parent,
             init: options.init,
@@ -188,6 +194,7 @@ impl Entry {
             console_size: process.console_size.map(|size| (size.height, size.width)),
             console: false,
             fresh_signals: options.identity.is_some(),
+            affinity: affinity::Affinity::default(),
             keyring: options.keyring.as_ref().map(|name| c_string(name.as_ref(), || "id".to_owned())).transpose()?,
         })
     }
@@ -203,11 +210,18 @@ impl Entry {
         self.enter(steps)?;
         steps.build(None)?;
         steps.begin()?;
-        Err(self.finish(None)?.exec())
+        let failure = match self.finish(None) {
+            Ok(ready) => ready.exec(),
+            Err(error) => error,
+        };
+        // Our callers will close what they believe to have open.
+        sys::fill_descriptors();
+        Err(failure)
     }
 
     /// Leaves the host's namespaces, with what can be reached only from there.
     fn enter(&self, steps: &dyn Steps) -> Result<()> {
+        self.affinity.begin()?;
         self.profile.connect()?;
         steps.enter()
     }
@@ -225,18 +239,25 @@ impl Entry {
         Ok(())
     }
 
-    /// Up to the last step, which is [`filter::Ready::exec`] of the answer. `channel` stays open until then.
+    /// Up to the last step, which is [`filter::Ready::exec`] of the answer. `channel` stays open until then; everything
+    /// else but what the command inherits is closed, and owners of it must not be used any more.
     fn finish(&self, channel: Option<BorrowedFd<'_>>) -> Result<filter::Ready<'_>> {
-        let _ = channel;
         if let Some(name) = &self.keyring {
             sys::join_session_keyring(name).map_err(|e| Error::system("make a session keyring", e))?;
         }
         self.attributes.own_standard_files();
-        sys::close_on_exec_from(3 + self.preserve_fds).map_err(|e| Error::system("close inherited files", e))?;
+        // Really closed, not only when the command is executed: its name and its directory are looked up before, and may
+        // be `/proc/self/fd/N/…`, where N was a directory of the host.
+        let mut kept = [channel, self.profile.agent()].map(|fd| fd.map_or(-1, |fd| fd.as_raw_fd()));
+        sys::close_all_but(3 + self.preserve_fds, &mut kept).map_err(|e| Error::system("close inherited files", e))?;
+        let home = self.command.home();
+        let there = self.command.try_directory()?;
         self.attributes.apply(&self.profile)?;
-        self.command.enter_directory()?;
+        if !there {
+            self.command.enter_directory()?;
+        }
         sys::reset_signals(self.fresh_signals);
-        Ok(filter::Ready { command: &self.command, profile: &self.profile })
+        Ok(filter::Ready { command: &self.command, home, profile: &self.profile })
     }
 }
 
@@ -267,7 +288,7 @@ impl Plan {
         entry.console = options.identity.is_some() && terminals;
         if let Some(rules) = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) {
             entry.profile = filter::Profile::new(
-                seccomp::compile(rules)?,
+                seccomp::compile_kept(rules, options.kept_filters.as_deref())?,
                 entry.attributes.no_new_privileges(),
                 options.identity.as_ref(),
                 &spec.annotations,
@@ -312,6 +333,7 @@ impl Steps for ContainerSteps {
     fn enter(&self) -> Result<()> {
         // While this process may still write its own file: another user or user namespace takes that away.
         self.attributes.set_oom_score()?;
+        self.mounts.prepare()?;
         self.namespaces.enter()
     }
 
@@ -319,7 +341,7 @@ impl Steps for ContainerSteps {
         self.namespaces.enter_cgroup()?;
         self.configure_namespaces()?;
         self.root.isolate()?;
-        let mounts = mounts::open(&self.mounts)?;
+        let mounts = self.mounts.open()?;
         let mut root = self.root.assemble()?;
         root.add_mount_points(|root| mounts.missing(root))?;
         mounts.attach(root.fd())?;

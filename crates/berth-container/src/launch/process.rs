@@ -402,9 +402,9 @@ impl Host {
         const FILE: &CStr = c"/proc/self/oom_score_adj";
         let Some(score) = self.oom_score_adj else { return Ok(()) };
         match write_proc(FILE, &score.to_string()) {
-            // To lower it takes a right that an ordinary user lacks, root in a user namespace included; a container that is
-            // a little more likely to be ended is better than none, as other runtimes decide.
-            Err(error) if error.raw_os_error() == Some(libc::EACCES) && !is_real_root() => Ok(()),
+            // To lower it takes CAP_SYS_RESOURCE, which an ordinary user lacks, root in a user namespace included; a
+            // container that is a little more likely to be ended is better than none, as other runtimes decide.
+            Err(error) if error.raw_os_error() == Some(libc::EACCES) => Ok(()),
             other => other.map_err(|e| Error::io("write", "/proc/self/oom_score_adj", e)),
         }
     }
@@ -437,12 +437,6 @@ fn write_proc(path: &CStr, text: &str) -> io::Result<()> {
     }
     rustix::io::write(&file, text.as_bytes())?;
     Ok(())
-}
-
-/// Whether this is the superuser of the machine, not of a user namespace.
-fn is_real_root() -> bool {
-    let whole = |text: String| text.split_whitespace().eq(["0", "0", "4294967295"]);
-    rustix::process::geteuid().is_root() && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(whole)
 }
 
 fn scheduler(scheduler: &Scheduler) -> Result<sys::SchedAttr> {

@@ -187,6 +187,7 @@ fn child_main(entry: &Entry, steps: &dyn Steps, channel: Channel, attendance: &A
         if !channel.wait() {
             sys::exit_now(1);
         }
+        entry.affinity.settle()?;
         if attendance.leaves() && !entry.terminal {
             // Whoever ends the caller's process group does not mean a container that was left to itself. It fails where
             // there is a session already, which is as good.

@@ -3,7 +3,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Attributes of a mount, `MOUNT_ATTR_*` of `linux/mount.h` (libc has them for few targets).
 pub mod attr {
@@ -23,6 +23,8 @@ pub mod attr {
     pub const STRICTATIME: u64 = 0x20;
     /// Access times of directories are not written.
     pub const NODIRATIME: u64 = 0x80;
+    /// Owners are seen through the map of a user namespace.
+    pub const IDMAP: u64 = 0x10_0000;
     /// Symbolic links are not followed.
     pub const NOSYMFOLLOW: u64 = 0x20_0000;
 }
@@ -125,6 +127,26 @@ pub fn execve(program: &CStr, args: &PointerList<'_>, env: &PointerList<'_>) -> 
     io::Error::last_os_error()
 }
 
+/// Becomes the program that is open as `program`, with the present environment; returns only to say why not.
+pub fn execute_again(program: BorrowedFd<'_>, args: &PointerList<'_>) -> io::Error {
+    unsafe extern "C" {
+        static environ: *const *const libc::c_char;
+    }
+    // SAFETY: the C library keeps `environ` a valid list ended by a null pointer, and nobody changes it meanwhile, since
+    // there is one thread; the arguments come from live strings and end with a null pointer.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            args.0.as_ptr(),
+            environ,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
 /// Pointers to strings, ended by a null pointer, as execve(2) wants them.
 #[derive(Debug)]
 pub struct PointerList<'a>(Vec<*const libc::c_char>, std::marker::PhantomData<&'a CStr>);
@@ -137,11 +159,41 @@ impl<'a> PointerList<'a> {
     }
 }
 
-/// Marks all descriptors from `first` on to be closed when another program is executed.
-pub fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: close_range(2) takes integers only, and CLOEXEC leaves every descriptor usable until exec.
-    let answer = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// Closes all descriptors from `first` on but these; numbers below mean nothing. Values in memory may believe to own what
+/// is closed: the process must end without using them, or call [`fill_descriptors`].
+pub fn close_all_but(first: u32, kept: &mut [RawFd]) -> io::Result<()> {
+    let close = |first: u32, last: u32| {
+        if first > last {
+            return Ok(());
+        }
+        // SAFETY: the caller promises never to use an owner of these descriptors again.
+        let answer = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    kept.sort_unstable();
+    let mut first = first;
+    for kept in kept.iter().filter_map(|kept| u32::try_from(*kept).ok()) {
+        if kept >= first {
+            if kept > first {
+                close(first, kept - 1)?;
+            }
+            first = kept + 1;
+        }
+    }
+    close(first, u32::MAX)
+}
+
+/// Opens something for each free number that was in use before [`close_all_but`], as far as one program goes, so that its
+/// former owners find something to close.
+pub fn fill_descriptors() {
+    const HIGHEST: RawFd = 255;
+    loop {
+        // SAFETY: dup(2) takes an integer; nobody owns the copy until the process ends.
+        let copy = unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3) };
+        if !(0..HIGHEST).contains(&copy) {
+            return;
+        }
+    }
 }
 
 /// Undoes what Rust's runtime and a caller may have done to signals: SIGPIPE acts again (`all`: every signal does), and

@@ -15,15 +15,17 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::record::{ProcessId, Record, Status};
-use super::{parse, read_bounded, read_config};
+use super::{Warn, parse, read_bounded, read_config};
 use crate::error::{Error, Result};
 use crate::launch::hooks::{self, Identity, Stage};
-use crate::oci::Spec;
+use crate::oci::{self, Spec};
 
 /// Files of a container's directory.
 pub(super) const STATE: &str = "state.json";
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const START: &str = "start.sock";
+/// Beside the containers' directories; no id has this character.
+pub(super) const KEPT_FILTERS: &str = "~filters";
 
 /// Longest id: a file name.
 const MAX_ID: usize = 255;
@@ -81,6 +83,11 @@ impl Root {
         std::iter::once(self.path.as_path()).chain(self.instead.as_deref())
     }
 
+    /// Where compiled system call filters are kept; nowhere as long as there was no container.
+    pub(super) fn kept_filters(&self) -> Option<PathBuf> {
+        self.places().find(|place| place.is_dir()).map(|place| place.join(KEPT_FILTERS))
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -122,10 +129,10 @@ impl Root {
     /// Removes what others left behind: containers of an earlier boot, and those of a `run` that was killed.
     pub fn sweep(&self) {
         for container in self.list().unwrap_or_default() {
-            if container.record.is_stale() {
-                if let Ok(Some(lock)) = Lock::try_on(&container.dir) {
-                    container.discard(&lock);
-                }
+            if container.record.is_stale()
+                && let Ok(Some(lock)) = Lock::try_on(&container.dir)
+            {
+                container.discard(&lock);
             }
         }
     }
@@ -134,7 +141,8 @@ impl Root {
     pub(super) fn sweep_sometimes(&self) {
         const WHILE: Duration = Duration::from_secs(60);
         for place in self.places() {
-            let mark = place.join(".swept");
+            // A name that no container can have.
+            let mark = place.join("~swept");
             let fresh = |meta: std::fs::Metadata| meta.modified().ok()?.elapsed().ok().map(|age| age < WHILE);
             if std::fs::symlink_metadata(&mark).ok().and_then(fresh) == Some(true) {
                 return;
@@ -468,7 +476,7 @@ impl Container {
     }
 
     /// Changes limits.
-    pub fn update(&self, resources: &serde_json::Value) -> Result<()> {
+    pub fn update(&self, resources: &oci::Resources) -> Result<()> {
         self.must_live()?;
         if !self.record.cgroup.is_own() {
             let hint = "give it one: as root, or as a user to whom a part of the cgroup tree was delegated";
@@ -481,7 +489,7 @@ impl Container {
     ///
     /// # Errors
     /// A container that is neither stopped nor merely created, without `force`; a process that cannot be killed.
-    pub fn delete(self, force: bool) -> Result<()> {
+    pub fn delete(self, force: bool, warn: Warn<'_>) -> Result<()> {
         match self.status() {
             Status::Stopped | Status::Created => {}
             _ if force => {}
@@ -499,7 +507,7 @@ impl Container {
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(Error::io("lock", &self.dir, error)),
         };
-        self.finish(&lock)
+        self.finish(&lock, warn)
     }
 
     /// Kills it and waits until it is gone.
@@ -532,7 +540,7 @@ impl Container {
     }
 
     /// Everything but the processes.
-    pub(super) fn finish(&self, _lock: &Lock) -> Result<()> {
+    pub(super) fn finish(&self, _lock: &Lock, warn: Warn<'_>) -> Result<()> {
         let removed = self.record.cgroup.remove();
         // The hooks are told of the end whatever became of the cgroup.
         let hooks = match self.spec() {
@@ -547,7 +555,7 @@ impl Container {
         }
         if let Err(warning) = hooks {
             // As the specification has it: a warning, and the container is deleted nevertheless.
-            super::warn(&warning.to_string());
+            warn(&warning.to_string());
         }
         removed
     }

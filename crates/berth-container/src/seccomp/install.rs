@@ -1,9 +1,10 @@
 //! Filters put in force, and agents that answer calls.
 #![allow(unsafe_code)] // seccomp(2) with a pointer to the program: no safe wrapper exists.
 
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -33,7 +34,8 @@ pub struct Container {
 pub struct Agent {
     socket: OwnedFd,
     /// The host's /proc, which knows under which number this process is known there.
-    proc: Option<OwnedFd>,
+    proc: RefCell<Option<OwnedFd>>,
+    pid: Cell<Option<u32>>,
 }
 
 impl Agent {
@@ -51,13 +53,19 @@ impl Agent {
             hint: Some("the agent must listen there (`linux.seccomp.listenerPath`) before the container starts".into()),
         })?;
         let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok();
-        Ok(Agent { socket, proc })
+        Ok(Agent { socket, proc: RefCell::new(proc), pid: Cell::new(None) })
+    }
+
+    /// Asks for this process' number on the host, and lets go of what it was asked from.
+    pub fn settle(&self) {
+        let Some(proc) = self.proc.take() else { return };
+        let link = rustix::fs::readlinkat(&proc, c"self", Vec::new()).ok();
+        self.pid.set(link.and_then(|link| link.to_str().ok()?.parse().ok()));
     }
 
     /// "The Container Process State" of the specification.
     fn message(&self, listener: &Listener, container: &Container) -> Vec<u8> {
-        let link = self.proc.as_ref().and_then(|proc| rustix::fs::readlinkat(proc, c"self", Vec::new()).ok());
-        let pid = link.and_then(|link| link.to_str().ok()?.parse().ok()).unwrap_or_else(std::process::id);
+        let pid = self.pid.get().unwrap_or_else(std::process::id);
         let mut message = serde_json::json!({
             "ociVersion": oci::VERSION,
             "fds": ["seccompFd"],
@@ -95,6 +103,12 @@ impl Agent {
             }
         }
         Ok(())
+    }
+}
+
+impl AsFd for Agent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

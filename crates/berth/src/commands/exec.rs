@@ -45,6 +45,7 @@ pub struct Args {
 
 /// Becomes the command; returns only when that fails or when something had to wait for it.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
+    berth_container::launch::sealed::ensure_sealed()?;
     let settings = gather::parse_settings(&args.env)?;
     let wish = running::Wish {
         command: &args.command,
