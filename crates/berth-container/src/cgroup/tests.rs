@@ -236,8 +236,12 @@ fn removal_kills_what_is_left_and_spares_a_group_that_was_there_before() {
     let name = before.0.places[0].directory.file_name().unwrap().to_str().unwrap().to_owned();
     let request = Request { id: "x", path: Some(Path::new(&name)), resources: None, manager: Manager::Cgroupfs };
     let shared = Cgroup::create(&request, guest.pid()).unwrap();
-    assert_eq!(shared.processes().unwrap().len(), 2);
+    assert_eq!(before.0.processes().unwrap().len(), 2);
+    assert!(!shared.is_own() && shared.processes().unwrap().is_empty());
+    shared.kill(libc::SIGKILL).unwrap();
     shared.remove().unwrap();
+    let limits: Resources = serde_json::from_str(r#"{"pids":{"limit":9}}"#).unwrap();
+    assert!(Cgroup::create(&Request { resources: Some(&limits), ..request }, guest.pid()).is_err());
     owner.go();
     assert_eq!(owner.line(), "alive");
     guest.0.kill().unwrap();
@@ -348,16 +352,23 @@ fn as_user(delegated: bool, holds: fn() -> bool) -> bool {
         }
         guard
     });
-    // SAFETY: the child only uses what the C library keeps usable after a fork, and ends without returning.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
+    forked(|| {
         if let Some(guard) = &guard {
             let _ = create::put(std::process::id(), &guard.0.places[0].directory);
         }
         // SAFETY: no memory is involved.
         let became =
             unsafe { libc::setgroups(0, std::ptr::null()) == 0 && libc::setgid(USER) == 0 && libc::setuid(USER) == 0 };
-        let good = became && std::panic::catch_unwind(holds).unwrap_or(false);
+        became && holds()
+    })
+}
+
+/// Whether this holds in a process of its own.
+fn forked(holds: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the child only uses what the C library keeps usable after a fork, and ends without returning.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let good = std::panic::catch_unwind(std::panic::AssertUnwindSafe(holds)).unwrap_or(false);
         // SAFETY: ends the process at once.
         unsafe { libc::_exit(i32::from(!good)) };
     }
@@ -365,6 +376,64 @@ fn as_user(delegated: bool, holds: fn() -> bool) -> bool {
     // SAFETY: the status outlives the call, and the child is ours.
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+}
+
+/// Whether this holds where cgroup v2 is all there is.
+fn with_v2_alone(holds: impl FnOnce() -> bool) -> bool {
+    forked(|| {
+        // SAFETY: no memory is involved; the child has one thread.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0);
+        let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", private).unwrap();
+        let _ = rustix::mount::unmount("/sys/fs/cgroup", rustix::mount::UnmountFlags::DETACH);
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("cgroup2", "/sys/fs/cgroup", "cgroup2", flags, None).unwrap();
+        holds()
+    })
+}
+
+#[test]
+fn cgroup_v2_alone_takes_processes_and_its_own_limits() {
+    if !is_root() {
+        return;
+    }
+    let sleeper = Sleeper::new("");
+    let others = [Sleeper::new(""), Sleeper::new(""), Sleeper::new("")];
+    assert!(with_v2_alone(|| {
+        assert!(supported().v2 && !supported().v1);
+        let limits = r#"{"unified":{"cgroup.max.descendants":"7"},"devices":[{"allow":false}]}"#;
+        let guard = create(limits, sleeper.pid());
+        assert!(guard.0.pure_v2 && guard.0.places.len() == 1);
+        assert_eq!(value(&guard.0, "cgroup", "", "cgroup.max.descendants"), "7");
+        assert_eq!(guard.0.processes().unwrap(), [sleeper.pid()]);
+        guard.0.freeze(true).unwrap();
+        assert!(guard.0.is_frozen());
+        guard.0.freeze(false).unwrap();
+        // Which controllers there are depends on the machine; one that is missing is said.
+        let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap();
+        let table = [
+            ("pids", r#"{"pids":{"limit":9}}"#, "pids.max", "9"),
+            ("memory", r#"{"memory":{"limit":67108864}}"#, "memory.max", "67108864"),
+            ("hugetlb", r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#, "hugetlb.2MB.max", "4194304"),
+        ];
+        for ((controller, json, file, expected), other) in table.into_iter().zip(&others) {
+            let resources: Resources = serde_json::from_str(json).unwrap();
+            let id = id();
+            let request = Request { id: &id, path: None, resources: Some(&resources), manager: Manager::Cgroupfs };
+            match Cgroup::create(&request, other.pid()) {
+                Ok(cgroup) => {
+                    let guard = Guard(cgroup);
+                    assert_eq!(value(&guard.0, controller, "", file), expected);
+                }
+                Err(error) => {
+                    assert!(!controllers.split_whitespace().any(|it| it == controller), "{error}");
+                    assert!(error.hint().unwrap().contains(controller), "{error}");
+                    assert!(!Path::new("/sys/fs/cgroup").join(&id).exists());
+                }
+            }
+        }
+        true
+    }));
 }
 
 fn as_asked(path: Option<&str>, limited: bool) -> Cgroup {

@@ -263,20 +263,26 @@ impl Attributes {
         self.no_new_privileges
     }
 
+    /// Raises what must be raised: whoever made the container learns that it cannot be done, and not who starts it. The
+    /// limits themselves come later, as they hold for what is still to be done here, too.
+    pub fn try_limits(&self) -> Result<()> {
+        for limit in &self.rlimits {
+            let (soft, hard) = sys::rlimit(limit.1).map_err(|source| limit_error(limit, source))?;
+            if limit.3 > hard {
+                sys::set_rlimit(limit.1, soft, limit.3).map_err(|source| limit_error(limit, source))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts everything in force; the command must follow at once.
     pub fn apply(&self, profile: &Profile) -> Result<()> {
         let wrap = |what: &str| {
             let action = what.to_owned();
             move |source: io::Error| Error::system(action, source)
         };
-        for &(name, resource, soft, hard) in &self.rlimits {
-            sys::set_rlimit(resource, soft, hard).map_err(|source| Error::System {
-                action: format!("set the limit {name} to {soft}:{hard}"),
-                hint: (source.raw_os_error() == Some(libc::EPERM)).then(|| {
-                    "an ordinary user cannot raise a limit above the hard limit of the calling process".to_owned()
-                }),
-                source,
-            })?;
+        for limit in &self.rlimits {
+            sys::set_rlimit(limit.1, limit.2, limit.3).map_err(|source| limit_error(limit, source))?;
         }
         if let Some(domain) = self.personality {
             sys::set_personality(domain).map_err(wrap("set the execution domain"))?;
@@ -354,6 +360,15 @@ impl Attributes {
             sys::set_uid(self.uid).map_err(|e| hint(e, "user", self.uid))?;
         }
         Ok(())
+    }
+}
+
+fn limit_error((name, _, soft, hard): &(&str, u32, u64, u64), source: io::Error) -> Error {
+    let hint = "an ordinary user cannot raise a limit above the hard limit of the calling process";
+    Error::System {
+        action: format!("set the limit {name} to {soft}:{hard}"),
+        hint: (source.raw_os_error() == Some(libc::EPERM)).then(|| hint.to_owned()),
+        source,
     }
 }
 
