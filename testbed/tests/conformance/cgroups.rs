@@ -220,7 +220,10 @@ fn the_shares_are_set(runtime: Runtime) {
     let (world, pid) = limited(runtime, json!({"cpu": {"shares": 512}}));
     let (_, old) = directory(pid, "cpu");
     let shares = value(pid, "cpu", "cpu.shares", "cpu.weight");
-    assert!(if old { shares == "512" } else { (15..=80).contains(&shares.parse::<u32>().expect("a number")) }, "{shares}");
+    assert!(
+        if old { shares == "512" } else { (15..=80).contains(&shares.parse::<u32>().expect("a number")) },
+        "{shares}"
+    );
     world.end();
 }
 
@@ -289,7 +292,9 @@ fn kmsg(runtime: Runtime, rules: serde_json::Value) -> String {
     // Without it, the kernel lets nobody read this one.
     let set = json!(["CAP_SYSLOG"]);
     world.set("/process/capabilities", json!({"bounding": set, "effective": set, "permitted": set}));
-    world.says("(: < /dev/thing) 2>/dev/null && echo r; (: >> /dev/thing) 2>/dev/null && echo w; echo end").replace('\n', "")
+    world
+        .says("(: < /dev/thing) 2>/dev/null && echo r; (: >> /dev/thing) 2>/dev/null && echo w; echo end")
+        .replace('\n', "")
 }
 
 fn a_device_that_is_not_allowed_cannot_be_opened(runtime: Runtime) {
@@ -364,7 +369,8 @@ fn a_paused_container_stands_still(runtime: Runtime) {
 fn exec_in_a_paused_container_is_refused(runtime: Runtime) {
     let world = paused(runtime);
     let mut command = world.verb(["exec", world.id.as_str(), "/bin/true"]);
-    let mut child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("a runtime");
+    let mut child =
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("a runtime");
     let ended = process::wait(&mut child, std::time::Duration::from_secs(3));
     world.call(&["resume", &world.id]).ok();
     world.end();
@@ -374,7 +380,8 @@ fn exec_in_a_paused_container_is_refused(runtime: Runtime) {
 fn what_is_paused_can_be_deleted_by_force(runtime: Runtime) {
     let world = paused(runtime);
     let mut command = world.verb(["delete", "--force", world.id.as_str()]);
-    let mut child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("a runtime");
+    let mut child =
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("a runtime");
     let ended = process::wait(&mut child, std::time::Duration::from_secs(15));
     assert!(ended.is_ok_and(|(status, _)| status.success()), "it hangs, or fails");
     assert_eq!(world.ids_left(), Vec::<String>::new());

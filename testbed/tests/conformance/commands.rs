@@ -46,7 +46,10 @@ fn the_list_is_json(runtime: Runtime) {
     let mut world = World::user(runtime);
     let pid = world.sleeper();
     let list: Value = serde_json::from_str(&world.call(&["list", "--format", "json"]).ok()).expect("JSON");
-    assert_eq!((&list[0]["id"], &list[0]["status"], &list[0]["pid"]), (&json!(world.id), &json!("running"), &json!(pid)));
+    assert_eq!(
+        (&list[0]["id"], &list[0]["status"], &list[0]["pid"]),
+        (&json!(world.id), &json!("running"), &json!(pid))
+    );
     assert_eq!(list[0]["bundle"], json!(world.path("bundle")), "{list}");
     world.end();
 }

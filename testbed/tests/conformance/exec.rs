@@ -40,7 +40,8 @@ fn running(runtime: Runtime) -> World {
 
 fn args_are_given(runtime: Runtime) {
     let world = running(runtime);
-    let output = world.call(&["exec", &world.id, "/bin/sh", "-c", "printf '%s|' \"$0\" \"$@\"", "a b", "", "--cwd", "*"]);
+    let output =
+        world.call(&["exec", &world.id, "/bin/sh", "-c", "printf '%s|' \"$0\" \"$@\"", "a b", "", "--cwd", "*"]);
     assert_eq!(output.ok(), "a b||--cwd|*|");
     world.end();
 }
@@ -69,7 +70,8 @@ fn it_is_in_the_namespaces_of_the_container(runtime: Runtime) {
     }
     let pid = world.sleeper();
     for kind in ["pid", "mnt", "ipc", "uts", "user", "net", "cgroup"] {
-        let wanted = std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("the kernel has it").display().to_string();
+        let wanted =
+            std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("the kernel has it").display().to_string();
         assert_eq!(world.exec(&format!("readlink /proc/self/ns/{kind}")).ok().trim(), wanted);
     }
     world.end();
@@ -206,7 +208,8 @@ fn a_missing_cwd_is_refused(runtime: Runtime) {
 
 fn a_variable_is_added(runtime: Runtime) {
     let world = running(runtime);
-    let output = world.call(&["exec", "--env", "A=b c", "--env", "D=e", &world.id, "/bin/sh", "-c", "echo $A $D $PATH"]);
+    let output =
+        world.call(&["exec", "--env", "A=b c", "--env", "D=e", &world.id, "/bin/sh", "-c", "echo $A $D $PATH"]);
     assert_eq!(output.ok(), "b c e /bin\n");
     world.end();
 }

@@ -106,7 +106,8 @@ fn a_pipe_for_a_file_does_not_hang_it(runtime: Runtime) {
     let path = world.path("bundle/config.json");
     process::run(std::process::Command::new("mkfifo").arg(&path)).ok();
     world.user.own(&path).expect("its owner");
-    let mut child = world.verb(["run", world.id.as_str()]).stderr(std::process::Stdio::null()).spawn().expect("a runtime");
+    let mut child =
+        world.verb(["run", world.id.as_str()]).stderr(std::process::Stdio::null()).spawn().expect("a runtime");
     let ended = process::wait(&mut child, std::time::Duration::from_secs(3));
     assert!(ended.is_ok_and(|(status, _)| !status.success()), "it hangs");
 }
@@ -254,7 +255,9 @@ fn a_cwd_of_an_inherited_descriptor_is_refused(runtime: Runtime) {
     // CVE-2024-21626: a descriptor of the host that the runtime holds must not become the working directory.
     for number in 3..12 {
         let mut world = World::user(runtime);
-        world.set("/process/cwd", json!(format!("/proc/self/fd/{number}"))).shell("ls ../../../../../../../../*/os-release; pwd -P");
+        world
+            .set("/process/cwd", json!(format!("/proc/self/fd/{number}")))
+            .shell("ls ../../../../../../../../*/os-release; pwd -P");
         let output = world.run();
         assert!(!output.stdout.contains("os-release"), "{}", output.report());
         assert_eq!(world.ids_left(), Vec::<String>::new());
