@@ -50,6 +50,7 @@ impl Podman {
             dir("podman")
         );
         fixture.write("storage.conf", storage);
+        process::reap_for_ever("conmon");
         let mut podman = Podman { fixture, first_mounts: BTreeSet::new(), group };
         let archive = podman.fixture.archive_of(IMAGE);
         process::run(podman.command(&["load", "-q", "-i"]).arg(&archive)).ok();

@@ -121,7 +121,9 @@ pub fn a_command_runs_in_the_background(engine: &dyn Engine) {
     let id = engine.start(&["--name", "job"], &["sh", "-c", "echo one; echo two >&2; exit 5"]);
     assert_eq!(engine.exit_code("job"), "5");
     assert_eq!(engine.call(&["logs", "job"]).ok(), "one\n");
-    assert_eq!(engine.about(&id, "{{.State.Status}} {{.State.ExitCode}}"), "exited 5");
+    engine.eventually("the end, noticed", || {
+        engine.about(&id, "{{.State.Status}} {{.State.ExitCode}}") == "exited 5"
+    });
     engine.call(&["rm", "job"]).ok();
     // One that goes by itself.
     let id = engine.start(&["--rm"], &["true"]);
