@@ -121,7 +121,7 @@ impl Drop for Docker {
         }
         process::kill(self.daemon.id() as i32, libc::SIGTERM);
         let _ = process::wait(&mut self.daemon, PATIENCE);
-        super::unmount_below(self.fixture.path("docker").as_path());
+        super::unmount_below(&self.fixture.path("docker"));
         super::remove_control_group(&self.group);
     }
 }

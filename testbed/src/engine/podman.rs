@@ -43,13 +43,6 @@ impl Podman {
             runtime.display()
         );
         fixture.write("containers.conf", conf);
-        let dir = |name: &str| fixture.path("work").join(name).display().to_string();
-        let storage = format!(
-            "[storage]\ndriver = \"overlay\"\nrunroot = \"{}\"\ngraphroot = \"{}\"\n",
-            dir("podman-run"),
-            dir("podman")
-        );
-        fixture.write("storage.conf", storage);
         process::reap_for_ever("conmon");
         let mut podman = Podman { fixture, first_mounts: BTreeSet::new(), group };
         let archive = podman.fixture.archive_of(IMAGE);
@@ -67,14 +60,16 @@ impl Engine for Podman {
     fn command(&self, words: &[&str]) -> Command {
         let mut command = self.fixture.command("podman", &[]);
         command.env("CONTAINERS_CONF", self.fixture.path("containers.conf"));
-        command.env("CONTAINERS_STORAGE_CONF", self.fixture.path("storage.conf"));
-        command.args(["--cgroup-manager", "cgroupfs"]).args(words);
+        // As options, not in a file: podman hands options on to the podman that cleans up behind a container.
+        command.arg("--root").arg(self.fixture.path("work/podman")).arg("--runroot").arg(self.fixture.path("run/podman"));
+        command.args(["--storage-driver", "overlay", "--cgroup-manager", "cgroupfs"]).args(words);
         command
     }
 
     fn options(&self) -> Vec<String> {
         let group = self.group.iter().map(|group| format!("--cgroup-parent=/{group}"));
-        ["--network=none".to_owned()].into_iter().chain(group).collect()
+        // No time to end for those that a test removes.
+        ["--network=none", "--stop-timeout=0"].map(str::to_owned).into_iter().chain(group).collect()
     }
 
     fn state(&self) -> PathBuf {
@@ -99,7 +94,8 @@ impl Engine for Podman {
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        super::unmount_below(self.fixture.path("work").as_path());
+        super::unmount_below(&self.fixture.path("work"));
+        super::unmount_below(&self.fixture.path("run"));
         if let Some(group) = &self.group {
             super::remove_control_group(group);
         }
