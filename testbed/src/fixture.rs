@@ -74,8 +74,8 @@ pub fn prepare(testbed: &str) -> io::Result<Prepared<Run>> {
     Ok(Prepared { env, keep: run })
 }
 
-/// `BERTH_BIN`, or `berth` beside the `testbed` command.
-fn berth_program(testbed: &str) -> io::Result<PathBuf> {
+/// The command that is tested: `BERTH_BIN`, or `berth` beside the `testbed` command.
+pub fn berth_program(testbed: &str) -> io::Result<PathBuf> {
     let path = env::var_os("BERTH_BIN").map_or_else(|| Path::new(testbed).with_file_name("berth"), PathBuf::from);
     if path.exists() {
         return Ok(path);
@@ -97,7 +97,8 @@ fn fill_storage(layout: &Layout, storage: &Path) -> io::Result<()> {
     fs::write(mark, index)
 }
 
-fn shared_dir(prefix: &str) -> io::Result<tempfile::TempDir> {
+/// A new folder that every user can enter.
+pub fn shared_dir(prefix: &str) -> io::Result<tempfile::TempDir> {
     // Lower case, as podman takes the name of a layout for that of a repository.
     let nanos = std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
     let name = format!("{prefix}{}-{nanos:x}", std::process::id());

@@ -14,6 +14,7 @@ pub mod odd;
 pub mod process;
 pub mod recipes;
 pub mod registry;
+pub mod slurm;
 pub mod tar;
 pub mod terminal;
 pub mod tree;

@@ -6,10 +6,14 @@
 //!
 //! Source: <https://github.com/opencontainers/runtime-spec/blob/v1.2.0/config.md> and `config-linux.md`.
 
+pub mod resources;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use resources::Resources;
 
 /// The version of the specification that [`Spec::default`] claims.
 pub const VERSION: &str = "1.2.0";
@@ -360,9 +364,9 @@ pub struct Linux {
     /// Where in the cgroup tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroups_path: Option<PathBuf>,
-    /// Cgroup limits; kept as they came.
+    /// Cgroup limits, and the devices that may be used.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub resources: Option<serde_json::Value>,
+    pub resources: Option<Resources>,
     /// Intel RDT; kept as it came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intel_rdt: Option<serde_json::Value>,

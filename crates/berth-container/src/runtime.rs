@@ -14,6 +14,7 @@
 //! Source: <https://github.com/opencontainers/runtime-spec/blob/v1.2.0/runtime.md>
 
 mod birth;
+mod container;
 pub mod default_spec;
 mod exec;
 pub mod features;
@@ -21,9 +22,10 @@ mod record;
 mod root;
 
 pub use birth::{Birth, Ended};
+pub use container::{Container, Signal};
 pub use exec::Exec;
 pub use record::{Record, Status, now};
-pub use root::{Container, Root, Signal};
+pub use root::Root;
 
 use std::path::{Path, PathBuf};
 
@@ -87,8 +89,5 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|e| Error::io("find", path, e))
 }
 
-/// Tells whoever reads standard error of something that went wrong and stops nothing.
-fn warn(message: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "berth: warning: {message}");
-}
+/// Who is told of what went wrong and stops nothing.
+pub type Warn<'a> = &'a dyn Fn(&str);

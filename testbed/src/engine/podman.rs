@@ -61,7 +61,11 @@ impl Engine for Podman {
         let mut command = self.fixture.command("podman", &[]);
         command.env("CONTAINERS_CONF", self.fixture.path("containers.conf"));
         // As options, not in a file: podman hands options on to the podman that cleans up behind a container.
-        command.arg("--root").arg(self.fixture.path("work/podman")).arg("--runroot").arg(self.fixture.path("run/podman"));
+        command
+            .arg("--root")
+            .arg(self.fixture.path("work/podman"))
+            .arg("--runroot")
+            .arg(self.fixture.path("run/podman"));
         command.args(["--storage-driver", "overlay", "--cgroup-manager", "cgroupfs"]).args(words);
         command
     }

@@ -3,30 +3,76 @@
 //! Images are hostile: a symbolic link in one must not send a mount to the host. So each target is resolved inside the
 //! new root (openat2(2), `RESOLVE_IN_ROOT`, no magic links) and mounted by descriptor, never by path. Sources are opened
 //! before the stage of the root file system covers anything of the host.
+//!
+//! `/proc` and `/sys` are what security modules and masks rely on: their mount points may not be reached through any link
+//! at all, nothing but a proc file system is mounted on `/proc`, and nothing in it but what is known to be harmless.
 
+mod cgroup;
+mod copy_up;
+mod devices;
+mod mask;
+mod path;
+
+use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2, statat};
+use rustix::fs::{CWD, Mode, OFlags, fstat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, move_mount, open_tree};
 
 use super::mount_points::MountPoint;
+use super::namespaces;
 use super::options::Options;
 use super::sys::{self, MountAttr, attr};
 use crate::error::{Error, Result};
-use crate::oci::{Mount, NamespaceKind, Spec};
+use crate::oci::{IdMap, Linux, Mount, NamespaceKind, Spec};
+
+pub use devices::bind_console;
+use path::{Target, by_number, is_directory, is_mount_root, resolve_without_links, split};
+pub use path::{make_directories, resolve};
+
+/// Files of `/proc` that may be replaced, because nothing but information for people is in them; `lxcfs` does it.
+const REPLACEABLE: &[&CStr] = &[
+    c"proc/cpuinfo",
+    c"proc/diskstats",
+    c"proc/loadavg",
+    c"proc/meminfo",
+    c"proc/net/dev",
+    c"proc/slabinfo",
+    c"proc/stat",
+    c"proc/swaps",
+    c"proc/sys/crypto/fips_enabled",
+    c"proc/sys/kernel/ns_last_pid",
+    c"proc/uptime",
+];
+
+/// Inode number of the top of a proc file system (`PROC_ROOT_INO` of the kernel).
+const PROC_TOP: u64 = 1;
+
+/// All mounts of a container, in order.
+#[derive(Debug)]
+pub struct MountPlan {
+    steps: Vec<Step>,
+    /// Trees of id-mapped mounts, by step: only who is outside of the container's user namespace may make them.
+    early: OnceCell<Vec<(usize, OwnedFd)>>,
+}
 
 /// A mount, ready to be made.
 #[derive(Debug)]
-pub struct Step {
+struct Step {
     source: Source,
     target: Target,
     changes: Vec<(bool, MountAttr)>,
     /// Nothing is done if the source is not there.
     optional: bool,
+    /// The target is the kernel's (`/proc`, `/sys`): no link may lead there.
+    strict: bool,
+    /// What a tree must be.
+    device: Option<devices::Device>,
+    id_map: Option<Box<IdMapped>>,
 }
 
 #[derive(Debug)]
@@ -35,106 +81,78 @@ enum Source {
     Tree { path: CString, recursive: bool },
     /// A part of the container's own tree, laid over itself to change its attributes.
     Itself,
-    /// A file system; the last is a path of the host that serves where the kernel refuses.
-    Fs { kind: CString, flags: MountFlags, data: CString, instead: Option<&'static CStr> },
+    /// A file system.
+    Fs(FileSystem),
+    /// The control groups.
+    Cgroups(cgroup::Cgroups),
+    /// A device node.
+    Device(devices::Device),
     /// Nothing to see: an empty directory or file, by what is there.
     Mask,
     /// A symbolic link with this text.
     Link(CString),
 }
 
-/// A path in the container, without the leading slash.
 #[derive(Debug)]
-struct Target(CString);
-
-impl Target {
-    fn new(path: &Path, field: impl Fn() -> String) -> Result<Target> {
-        if !path.is_absolute() {
-            return Err(Error::bad_spec(field(), format!("`{}` is not absolute", path.display())));
-        }
-        let mut relative = PathBuf::new();
-        for component in path.components() {
-            match component {
-                Component::Normal(name) => relative.push(name),
-                Component::ParentDir => {
-                    return Err(Error::bad_spec(field(), format!("`{}` has a `..`", path.display())));
-                }
-                _ => {}
-            }
-        }
-        if relative.as_os_str().is_empty() {
-            return Err(Error::bad_spec(field(), "the root itself cannot be a mount point"));
-        }
-        Ok(Target(super::c_string(relative.as_os_str(), field)?))
-    }
-
-    fn shown(&self) -> PathBuf {
-        Path::new("/").join(&*self.0.to_string_lossy())
-    }
+struct FileSystem {
+    kind: CString,
+    /// For show, in `/proc/mounts`.
+    name: CString,
+    flags: MountFlags,
+    data: CString,
+    /// A path of the host that serves where the kernel refuses.
+    instead: Option<&'static CStr>,
+    /// Starts with a copy of what is at its place.
+    copy_up: bool,
+    /// Gets the mode of what is at its place.
+    mode: bool,
+    /// Made read-only when all mounts in it are made.
+    readonly: bool,
 }
 
-/// What every container has in `/dev`, if it is not the host's.
-const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
+/// Owners of a mount, seen through a map.
+#[derive(Debug)]
+struct IdMapped {
+    recursive: bool,
+    uids: Vec<IdMap>,
+    gids: Vec<IdMap>,
+}
 
-/// Links in a private `/dev`.
-const DEVICE_LINKS: &[(&str, &CStr)] = &[
-    ("/dev/fd", c"/proc/self/fd"),
-    ("/dev/stdin", c"/proc/self/fd/0"),
-    ("/dev/stdout", c"/proc/self/fd/1"),
-    ("/dev/stderr", c"/proc/self/fd/2"),
-    ("/dev/ptmx", c"pts/ptmx"),
-];
-
-/// Computes the steps of a configuration, in order.
-pub fn plan(spec: &Spec, _bundle: Option<&Path>) -> Result<Vec<Step>> {
+/// Computes the steps of a configuration, in order. `bundle` is what relative sources start from.
+pub fn plan(spec: &Spec, bundle: Option<&Path>) -> Result<MountPlan> {
+    let has_user = super::has(spec, NamespaceKind::User);
     let mut steps = Vec::with_capacity(spec.mounts.len() + 16);
     let private_dev = !spec.mounts.iter().any(|m| m.is_bind() && m.destination == Path::new("/dev"));
     let dev_mount = spec.mounts.iter().position(|m| m.destination == Path::new("/dev"));
     if private_dev && dev_mount.is_none() {
-        device_steps(spec, &mut steps)?;
+        devices::plan(spec, true, has_user, &mut steps)?;
     }
     for (index, mount) in spec.mounts.iter().enumerate() {
-        steps.push(step(mount, spec, || format!("mounts[{index}]"))?);
+        steps.push(step(mount, spec, bundle, || format!("mounts[{index}]"))?);
         if private_dev && dev_mount == Some(index) {
-            device_steps(spec, &mut steps)?;
+            devices::plan(spec, true, has_user, &mut steps)?;
         }
     }
+    devices::plan(spec, false, has_user, &mut steps)?;
     let linux = spec.linux.as_ref();
     for path in linux.map_or(&[][..], |linux| &linux.readonly_paths) {
         let target = Target::new(path, || "linux.readonlyPaths".to_owned())?;
         let changes = vec![(true, MountAttr { set: attr::RDONLY, ..MountAttr::default() })];
-        steps.push(Step { source: Source::Itself, target, changes, optional: true });
+        steps.push(Step { changes, optional: true, ..Step::new(Source::Itself, target) });
     }
     for path in linux.map_or(&[][..], |linux| &linux.masked_paths) {
         let target = Target::new(path, || "linux.maskedPaths".to_owned())?;
-        steps.push(Step { source: Source::Mask, target, changes: Vec::new(), optional: true });
+        steps.push(Step { optional: true, ..Step::new(Source::Mask, target) });
     }
-    Ok(steps)
+    Ok(MountPlan { steps, early: OnceCell::new() })
 }
 
-fn device_steps(spec: &Spec, steps: &mut Vec<Step>) -> Result<()> {
-    let usual = DEVICES.iter().map(|name| (PathBuf::from(format!("/dev/{name}")), true));
-    let asked = spec.linux.iter().flat_map(|linux| &linux.devices).map(|device| (device.path.clone(), false));
-    for (path, optional) in usual.chain(asked) {
-        let target = Target::new(&path, || "linux.devices".to_owned())?;
-        let path = super::c_string(path.as_os_str(), || "linux.devices".to_owned())?;
-        steps.push(Step { source: Source::Tree { path, recursive: false }, target, changes: Vec::new(), optional });
-    }
-    for (path, text) in DEVICE_LINKS {
-        let target = Target::new(Path::new(path), || "linux.devices".to_owned())?;
-        steps.push(Step { source: Source::Link((*text).to_owned()), target, changes: Vec::new(), optional: true });
-    }
-    Ok(())
-}
-
-fn step(mount: &Mount, spec: &Spec, field: impl Fn() -> String) -> Result<Step> {
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(Error::bad_spec(field(), "id-mapped mounts need the superuser and are not supported"));
-    }
+fn step(mount: &Mount, spec: &Spec, bundle: Option<&Path>, field: impl Fn() -> String) -> Result<Step> {
     let target = Target::new(&mount.destination, || format!("{}.destination", field()))?;
     let mut options = Options::parse(&mount.options);
     if mount.is_bind() {
-        if let Some(word) = options.data.first() {
+        // An engine's own words reach its runtime sometimes; those who typed a word themselves want to know.
+        if let Some(word) = options.data.first().filter(|_| bundle.is_none()) {
             return Err(Error::bad_spec(
                 format!("{}.options", field()),
                 format!("`{word}` is no option of a bind mount"),
@@ -143,51 +161,184 @@ fn step(mount: &Mount, spec: &Spec, field: impl Fn() -> String) -> Result<Step> 
         let Some(source) = &mount.source else {
             return Err(Error::bad_spec(field(), "a bind mount needs a source"));
         };
-        if !source.is_absolute() {
-            return Err(Error::bad_spec(
-                format!("{}.source", field()),
-                format!("`{}` is not absolute", source.display()),
-            ));
-        }
+        let source = match bundle {
+            Some(bundle) if !source.is_absolute() => bundle.join(source),
+            _ if !source.is_absolute() => {
+                return Err(Error::bad_spec(
+                    format!("{}.source", field()),
+                    format!("`{}` is not absolute", source.display()),
+                ));
+            }
+            _ => source.clone(),
+        };
         let path = super::c_string(source.as_os_str(), || format!("{}.source", field()))?;
         let source = Source::Tree { path, recursive: options.bind.unwrap_or(true) };
-        return Ok(Step { source, target, changes: options.changes(), optional: false });
+        let id_map = id_mapped(mount, &options, spec.linux.as_ref(), &field)?;
+        return Ok(Step { changes: options.changes(), id_map, ..Step::new(source, target) });
     }
-    let Some(kind) = mount.kind.as_deref() else {
+    if options.id_mapped.is_some() || !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        return Err(Error::bad_spec(field(), "only bind mounts can be id-mapped"));
+    }
+    let Some(kind) = mount.kind.as_deref().filter(|kind| !kind.is_empty()) else {
         return Err(Error::bad_spec(field(), "neither a bind mount nor a file system type"));
     };
-    let new = |kind| spec.linux.iter().flat_map(|l| &l.namespaces).any(|n| n.kind == kind);
-    let recursive = true;
-    // Without its own namespace each of these would be refused, or would show the host's: then the host's mount it is.
-    let host = match kind {
-        "sysfs" if !new(NamespaceKind::Network) => Some(c"/sys"),
-        "mqueue" if !new(NamespaceKind::Ipc) => Some(c"/dev/mqueue"),
-        "proc" if !new(NamespaceKind::Pid) => Some(c"/proc"),
-        "cgroup" | "cgroup2" => Some(c"/sys/fs/cgroup"),
-        _ => None,
-    };
-    if let Some(path) = host {
-        options.data.clear();
-        let source = Source::Tree { path: path.to_owned(), recursive };
-        return Ok(Step { source, target, changes: options.changes(), optional: kind != "proc" });
+    if target.0.as_c_str() == c"proc" && kind != "proc" {
+        return Err(Error::bad_spec(
+            field(),
+            format!("`{kind}` cannot be mounted on /proc: it must be a proc file system"),
+        ));
     }
-    let changes = options
-        .changes()
-        .into_iter()
-        .filter(|(_, change)| change.propagation != 0 || change.set == options.below && options.below != 0)
-        .collect();
-    let text = |text: &str| super::c_string(text.as_ref(), || format!("{}.options", field()));
-    let source = Source::Fs {
-        kind: text(kind)?,
-        flags: MountFlags::from_bits_retain(options.flags as u32),
-        data: text(&options.data.join(","))?,
-        instead: match kind {
-            "sysfs" => Some(c"/sys"),
-            "mqueue" => Some(c"/dev/mqueue"),
-            _ => None,
-        },
+    let has = |kind| super::has(spec, kind);
+    let strict = matches!(kind, "proc" | "sysfs");
+    // Without its own namespace each of these shows the host's, and a user namespace may not even mount it: then the
+    // host's mount it is.
+    let (own, host) = match kind {
+        "sysfs" => (has(NamespaceKind::Network), Some(c"/sys")),
+        "mqueue" => (has(NamespaceKind::Ipc), Some(c"/dev/mqueue")),
+        "proc" => (has(NamespaceKind::Pid), Some(c"/proc")),
+        _ => (true, None),
     };
-    Ok(Step { source, target, changes, optional: false })
+    if let Some(path) = host.filter(|_| !own && has(NamespaceKind::User)) {
+        let source = Source::Tree { path: path.to_owned(), recursive: true };
+        let optional = kind != "proc";
+        return Ok(Step { changes: options.changes(), optional, strict, ..Step::new(source, target) });
+    }
+    let flags = MountFlags::from_bits_retain(options.flags as u32);
+    if matches!(kind, "cgroup" | "cgroup2") {
+        let cgroups = cgroup::Cgroups {
+            own: has(NamespaceKind::Cgroup),
+            flags: flags - MountFlags::RDONLY,
+            readonly: flags.contains(MountFlags::RDONLY),
+        };
+        return Ok(Step { optional: true, ..Step::new(Source::Cgroups(cgroups), target) });
+    }
+    let tmpfs = kind == "tmpfs";
+    // mount(2) takes the attributes of the mount itself.
+    let changes = Options { here: 0, not_here: 0, ..options.clone() }.changes();
+    if let Some(label) = spec.linux.as_ref().and_then(|linux| linux.mount_label.as_deref()).filter(|l| !l.is_empty()) {
+        // The others have labels of their own.
+        if !matches!(kind, "proc" | "sysfs" | "mqueue") && selinux_is_on() {
+            options.data.push(format!("context=\"{label}\""));
+        }
+    }
+    let text = |text: &str| super::c_string(text.as_ref(), || format!("{}.options", field()));
+    let name = mount.source.as_ref().map_or(kind.as_ref(), |source| source.as_os_str());
+    let source = Source::Fs(FileSystem {
+        kind: text(kind)?,
+        name: super::c_string(name, || format!("{}.source", field()))?,
+        // Mount points may have to be made in it.
+        flags: if tmpfs { flags - MountFlags::RDONLY } else { flags },
+        data: text(&options.data.join(","))?,
+        instead: host.filter(|_| kind != "proc" || !own),
+        copy_up: tmpfs && options.copy_up,
+        mode: tmpfs && !options.data.iter().any(|word| word.starts_with("mode=")),
+        readonly: tmpfs && flags.contains(MountFlags::RDONLY),
+    });
+    Ok(Step { changes, strict, ..Step::new(source, target) })
+}
+
+/// The map of an id-mapped mount: its own, or the container's.
+fn id_mapped(
+    mount: &Mount,
+    options: &Options,
+    linux: Option<&Linux>,
+    field: impl Fn() -> String,
+) -> Result<Option<Box<IdMapped>>> {
+    let own = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
+    if options.id_mapped.is_none() && !own {
+        return Ok(None);
+    }
+    let (uids, gids) = match linux {
+        _ if own => (&mount.uid_mappings, &mount.gid_mappings),
+        Some(linux) => (&linux.uid_mappings, &linux.gid_mappings),
+        None => (&mount.uid_mappings, &mount.gid_mappings),
+    };
+    if uids.is_empty() || gids.is_empty() {
+        return Err(Error::bad_spec(
+            field(),
+            "an id-mapped mount needs uidMappings and gidMappings, or a user namespace",
+        ));
+    }
+    let recursive = options.id_mapped == Some(true);
+    Ok(Some(Box::new(IdMapped { recursive, uids: uids.clone(), gids: gids.clone() })))
+}
+
+fn selinux_is_on() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
+
+impl MountPlan {
+    /// Opens what must be opened with the caller's rights, before any namespace is entered.
+    pub fn prepare(&self) -> Result<()> {
+        let mut early = Vec::new();
+        for (index, step) in self.steps.iter().enumerate() {
+            if let (Source::Tree { path, recursive }, Some(map)) = (&step.source, &step.id_map) {
+                early.push((index, map.open(step, path, *recursive)?));
+            }
+        }
+        if !early.is_empty() {
+            let _ = self.early.set(early);
+        }
+        Ok(())
+    }
+
+    /// Opens all sources of the host's tree. Must come before the root file system is staged.
+    pub fn open(&self) -> Result<Opened<'_>> {
+        let mut trees = Vec::with_capacity(self.steps.len());
+        for (index, step) in self.steps.iter().enumerate() {
+            let Source::Tree { path, recursive } = &step.source else {
+                trees.push(None);
+                continue;
+            };
+            let early = self.early.get().and_then(|early| early.iter().find(|(step, _)| *step == index));
+            let tree = match early {
+                Some((_, tree)) => tree.try_clone().map_err(|e| step.error(e)).map(Some)?,
+                None => match clone_tree(CWD, path, *recursive) {
+                    Ok(tree) => Some(tree),
+                    Err(Errno::NOENT) if step.optional => None,
+                    Err(error) => return Err(step.error(error.into())),
+                },
+            };
+            if let Some(tree) = &tree {
+                if let Some(device) = &step.device {
+                    device.check(tree.as_fd()).map_err(|e| step.error(e.into()))?;
+                }
+                step.change(tree.as_fd())?;
+            }
+            trees.push(tree);
+        }
+        Ok(Opened { steps: &self.steps, trees })
+    }
+}
+
+impl IdMapped {
+    fn open(&self, step: &Step, path: &CStr, recursive: bool) -> Result<OwnedFd> {
+        let refused = |e: io::Error| Error::Mount {
+            what: step.what(),
+            target: step.target.shown(),
+            reason: format!("it cannot be id-mapped: {e}"),
+            hint: match e.raw_os_error() {
+                Some(libc::EPERM) => Some("id-mapped mounts of the host's files take the superuser".to_owned()),
+                Some(libc::EINVAL) => Some("its file system cannot do that in this kernel".to_owned()),
+                _ => None,
+            },
+        };
+        if !rustix::process::geteuid().is_root() {
+            return Err(refused(Errno::PERM.into()));
+        }
+        let users = namespaces::user_namespace(&self.uids, &self.gids)?;
+        let tree = clone_tree(CWD, path, recursive).map_err(|e| step.error(e.into()))?;
+        // It is a copy of the host's mount, not yet of the container's: what is mounted in it must stay in it.
+        let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
+        sys::mount_setattr(tree.as_fd(), true, &slave).map_err(refused)?;
+        let map = MountAttr {
+            set: attr::IDMAP,
+            userns_fd: std::os::fd::AsRawFd::as_raw_fd(&users) as u64,
+            ..MountAttr::default()
+        };
+        sys::mount_setattr(tree.as_fd(), self.recursive, &map).map_err(refused)?;
+        Ok(tree)
+    }
 }
 
 /// The steps with their sources opened.
@@ -195,25 +346,6 @@ fn step(mount: &Mount, spec: &Spec, field: impl Fn() -> String) -> Result<Step> 
 pub struct Opened<'a> {
     steps: &'a [Step],
     trees: Vec<Option<OwnedFd>>,
-}
-
-/// Opens all sources of the host's tree. Must come before the root file system is staged.
-pub fn open(steps: &[Step]) -> Result<Opened<'_>> {
-    let mut trees = Vec::with_capacity(steps.len());
-    for step in steps {
-        trees.push(match &step.source {
-            Source::Tree { path, recursive } => match clone_tree(CWD, path, *recursive) {
-                Ok(tree) => {
-                    step.change(tree.as_fd())?;
-                    Some(tree)
-                }
-                Err(Errno::NOENT) if step.optional => None,
-                Err(error) => return Err(step.error(error.into())),
-            },
-            _ => None,
-        });
-    }
-    Ok(Opened { steps, trees })
 }
 
 /// A copy of a mount tree, attached nowhere.
@@ -232,6 +364,16 @@ fn clone_tree(at: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<OwnedF
     }
 }
 
+/// Attaches a tree to what is open as `target`.
+fn put(tree: &OwnedFd, target: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, c"", target, c"", flags)
+}
+
+fn mount_at(target: BorrowedFd<'_>, kind: &CStr, flags: MountFlags, data: &CStr) -> Result<(), Errno> {
+    mount(kind, by_number(target), kind, flags, Some(data))
+}
+
 impl Opened<'_> {
     /// Targets that the root lacks and that no other mount brings.
     pub fn missing(&self, root: BorrowedFd<'_>) -> Vec<MountPoint> {
@@ -239,7 +381,7 @@ impl Opened<'_> {
         for (index, (step, tree)) in self.steps.iter().zip(&self.trees).enumerate() {
             let directory = match (&step.source, tree) {
                 (Source::Tree { .. }, Some(tree)) => is_directory(tree.as_fd()),
-                (Source::Fs { .. }, _) => true,
+                (Source::Fs(_) | Source::Cgroups(_), _) => true,
                 _ => continue,
             };
             let path = step.target.0.to_bytes();
@@ -256,38 +398,55 @@ impl Opened<'_> {
 
     /// Makes the mounts in the root.
     pub fn attach(self, root: BorrowedFd<'_>) -> Result<()> {
+        let mut progress = Progress::default();
         for (step, tree) in self.steps.iter().zip(self.trees) {
-            step.attach(root, tree)?;
+            step.attach(root, tree, &mut progress)?;
+        }
+        for (step, top) in progress.readonly {
+            let change = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
+            sys::mount_setattr(top.as_fd(), false, &change).map_err(|e| step.error(e))?;
         }
         Ok(())
     }
 }
 
+/// What steps leave to later ones.
+#[derive(Debug, Default)]
+struct Progress<'a> {
+    /// The top of `/proc`: paths in it start there, so that nobody can put another directory in its place meanwhile.
+    proc: Option<OwnedFd>,
+    masks: mask::Masks,
+    /// The kernel does not let us make device nodes.
+    nodes_refused: bool,
+    /// What becomes read-only at last.
+    readonly: Vec<(&'a Step, OwnedFd)>,
+}
+
 impl Step {
-    fn attach(&self, root: BorrowedFd<'_>, tree: Option<OwnedFd>) -> Result<()> {
+    fn new(source: Source, target: Target) -> Step {
+        Step { source, target, changes: Vec::new(), optional: false, strict: false, device: None, id_map: None }
+    }
+
+    fn attach<'a>(&'a self, root: BorrowedFd<'_>, tree: Option<OwnedFd>, progress: &mut Progress<'a>) -> Result<()> {
         match &self.source {
             Source::Tree { .. } => {
                 let Some(tree) = tree else { return Ok(()) };
-                let target = match resolve(root, &self.target.0) {
-                    Err(Errno::NOENT) => self.create(root, is_directory(tree.as_fd()))?,
-                    other => other.map_err(|e| self.error(e.into()))?,
-                };
-                self.put(&tree, target.as_fd())
+                let target = self.place(root, is_directory(tree.as_fd()))?;
+                if self.is_proc() && !is_proc_top(tree.as_fd()) {
+                    return Err(self.refuse("only a proc file system can be mounted there"));
+                }
+                self.put(&tree, target.as_fd())?;
+                if self.is_proc() {
+                    progress.proc = Some(tree);
+                }
+                Ok(())
             }
-            Source::Mask => match resolve(root, &self.target.0) {
-                Ok(target) if is_directory(target.as_fd()) => {
-                    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-                    mount_at(target.as_fd(), c"tmpfs", flags, c"nr_blocks=1,nr_inodes=2")
-                        .map_err(|e| self.error(e.into()))
-                }
-                Ok(target) => {
-                    let null = clone_tree(CWD, c"/dev/null", false).map_err(|e| self.error(e.into()))?;
-                    self.put(&null, target.as_fd())
-                }
+            Source::Mask => match self.locate(root, progress) {
+                Ok(target) => progress.masks.hide(target.as_fd()).map_err(|e| self.error(e.into())),
                 Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
                 Err(error) => Err(self.error(error.into())),
             },
-            Source::Itself => match resolve(root, &self.target.0) {
+            Source::Itself => match self.locate(root, progress) {
                 Ok(target) => {
                     let tree = clone_tree(target.as_fd(), c"", true).map_err(|e| self.error(e.into()))?;
                     self.change(tree.as_fd())?;
@@ -296,25 +455,9 @@ impl Step {
                 Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
                 Err(error) => Err(self.error(error.into())),
             },
-            Source::Fs { kind, flags, data, instead } => {
-                let target = match resolve(root, &self.target.0) {
-                    Err(Errno::NOENT) => self.create(root, true)?,
-                    other => other.map_err(|e| self.error(e.into()))?,
-                };
-                match (mount_at(target.as_fd(), kind, *flags, data), instead) {
-                    (Ok(()), _) => {}
-                    (Err(Errno::PERM), Some(path)) => {
-                        let tree = clone_tree(CWD, path, true).map_err(|e| self.error(e.into()))?;
-                        self.put(&tree, target.as_fd())?;
-                    }
-                    (Err(error), _) => return Err(self.error(error.into())),
-                }
-                if self.changes.is_empty() {
-                    return Ok(());
-                }
-                let top = resolve(root, &self.target.0).map_err(|e| self.error(e.into()))?;
-                self.change(top.as_fd())
-            }
+            Source::Fs(fs) => self.attach_fs(fs, root, progress),
+            Source::Cgroups(cgroups) => cgroups.attach(self, root),
+            Source::Device(device) => device.attach(self, root, &mut progress.nodes_refused),
             Source::Link(text) => {
                 let (parent, name) = self.parent(root)?;
                 match rustix::fs::symlinkat(text.as_c_str(), &parent, name) {
@@ -325,9 +468,126 @@ impl Step {
         }
     }
 
+    fn attach_fs<'a>(&'a self, fs: &'a FileSystem, root: BorrowedFd<'_>, progress: &mut Progress<'a>) -> Result<()> {
+        let found = self.find(root);
+        let before = found.is_ok();
+        let target = self.place_found(found, root, true)?;
+        let mount_it = |data: &CStr| mount(&fs.name, by_number(&target), &fs.kind, fs.flags, Some(data));
+        let top = match (mount_it(&fs.data), fs.instead) {
+            (Ok(()), _) => None,
+            (Err(Errno::PERM | Errno::BUSY), Some(path)) => {
+                let tree = match clone_tree(CWD, path, true) {
+                    Err(Errno::NOENT) if !self.is_proc() => return Ok(()),
+                    other => other.map_err(|e| self.error(e.into()))?,
+                };
+                // What mount(2) would have been told.
+                let set = u64::from(fs.flags.bits()) & (attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC);
+                if set != 0 {
+                    let change = MountAttr { set, ..MountAttr::default() };
+                    sys::mount_setattr(tree.as_fd(), false, &change).map_err(|e| self.error(e))?;
+                }
+                self.put(&tree, target.as_fd())?;
+                Some(tree)
+            }
+            // The group of terminals has no id in this user namespace.
+            (Err(Errno::INVAL), _) if fs.kind.as_c_str() == c"devpts" && has_word(&fs.data, "gid=") => {
+                let data = without_word(&fs.data, "gid=");
+                mount_it(&data).map_err(|e| self.error(e.into()))?;
+                None
+            }
+            (Err(error), _) => return Err(self.error(error.into())),
+        };
+        let mode = fs.mode && before;
+        if self.changes.is_empty() && !self.is_proc() && !fs.copy_up && !mode && !fs.readonly {
+            return Ok(());
+        }
+        let top = match top {
+            Some(tree) => tree,
+            None => self.top(root)?,
+        };
+        if mode {
+            let wanted = fstat(&target).map_err(|e| self.error(e.into()))?.st_mode & 0o7777;
+            rustix::fs::chmod(by_number(&top), Mode::from_raw_mode(wanted)).map_err(|e| self.error(e.into()))?;
+        }
+        if fs.copy_up && before {
+            copy_up::copy(target.as_fd(), top.as_fd())
+                .map_err(|e| self.failure(format!("cannot copy what the image has there: {e}")))?;
+        }
+        self.change(top.as_fd())?;
+        if self.is_proc() {
+            if !is_proc_top(top.as_fd()) {
+                return Err(self.refuse("only a proc file system can be mounted there"));
+            }
+            progress.proc = Some(top);
+        } else if fs.readonly {
+            progress.readonly.push((self, top));
+        }
+        Ok(())
+    }
+
+    fn is_proc(&self) -> bool {
+        self.target.0.as_c_str() == c"proc"
+    }
+
+    /// What is at the target: in `/proc` itself, if that is where it is.
+    fn locate(&self, root: BorrowedFd<'_>, progress: &Progress<'_>) -> Result<OwnedFd, Errno> {
+        match (&progress.proc, self.target.below(b"proc")) {
+            (Some(proc), Some(path)) => resolve(proc.as_fd(), path),
+            _ => resolve(root, &self.target.0),
+        }
+    }
+
+    fn find(&self, root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+        if self.strict || self.is_proc() {
+            resolve_without_links(root, &self.target.0)
+        } else {
+            resolve(root, &self.target.0)
+        }
+    }
+
+    /// Opens the target, made if missing, and refuses places where nothing may be mounted.
+    fn place(&self, root: BorrowedFd<'_>, directory: bool) -> Result<OwnedFd> {
+        self.place_found(self.find(root), root, directory)
+    }
+
+    fn place_found(&self, found: Result<OwnedFd, Errno>, root: BorrowedFd<'_>, directory: bool) -> Result<OwnedFd> {
+        let target = match found {
+            Err(Errno::NOENT) => {
+                let made = self.create(root, directory)?;
+                // A link may have come in between.
+                if self.strict || self.is_proc() { self.find(root).map_err(|e| self.error(e.into()))? } else { made }
+            }
+            Err(Errno::LOOP) if self.strict || self.is_proc() => {
+                return Err(self.refuse("a symbolic link leads there, and this may not be mounted through one"));
+            }
+            other => other.map_err(|e| self.error(e.into()))?,
+        };
+        self.check_place(target.as_fd())?;
+        Ok(target)
+    }
+
+    /// Nothing is mounted in `/proc`, whatever path leads there, but over files that are for people only.
+    fn check_place(&self, target: BorrowedFd<'_>) -> Result<()> {
+        if !sys::is_procfs(target) {
+            return Ok(());
+        }
+        let replaceable = matches!(self.source, Source::Tree { .. }) && REPLACEABLE.contains(&self.target.0.as_c_str());
+        // A second proc file system over the first, as a bundle with two such mounts asks for.
+        let again = self.is_proc() && is_proc_top(target);
+        if replaceable || again { Ok(()) } else { Err(self.refuse("it is inside /proc")) }
+    }
+
+    /// The top of what was just mounted on the target.
+    fn top(&self, root: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let top = self.find(root).map_err(|e| self.error(e.into()))?;
+        if is_mount_root(top.as_fd()) {
+            return Ok(top);
+        }
+        Err(self.refuse("its path changed while it was mounted"))
+    }
+
     fn put(&self, tree: &OwnedFd, target: BorrowedFd<'_>) -> Result<()> {
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        move_mount(tree, c"", target, c"", flags).map_err(|e| {
+        put(tree, target).map_err(|e| {
             // The kernel has one error for everything; this is the cause that people meet.
             let mixed = is_directory(tree.as_fd()) != is_directory(target);
             self.error(if mixed { io::Error::from_raw_os_error(libc::ENOTDIR) } else { e.into() })
@@ -336,7 +596,15 @@ impl Step {
 
     fn change(&self, mount: BorrowedFd<'_>) -> Result<()> {
         for (recursive, change) in &self.changes {
-            sys::mount_setattr(mount, *recursive, change).map_err(|e| self.error(e))?;
+            match sys::mount_setattr(mount, *recursive, change) {
+                // A user namespace may not take away what the host has set: that stays.
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) && change.clear != 0 => {
+                    let change = MountAttr { clear: 0, set: change.set & !attr::ATIME, ..*change };
+                    sys::mount_setattr(mount, *recursive, &change)
+                }
+                other => other,
+            }
+            .map_err(|e| self.error(e))?;
         }
         Ok(())
     }
@@ -388,14 +656,24 @@ impl Step {
             Source::Tree { path, .. } => path.to_string_lossy().into_owned(),
             Source::Itself => self.target.shown().display().to_string(),
             Source::Mask => "a mask".to_owned(),
-            Source::Fs { kind, .. } => kind.to_string_lossy().into_owned(),
+            Source::Fs(fs) => fs.kind.to_string_lossy().into_owned(),
+            Source::Cgroups(_) => "the control groups".to_owned(),
+            Source::Device(_) => "a device".to_owned(),
             Source::Link(text) => format!("a link to {}", text.to_string_lossy()),
         }
     }
 
+    fn failure(&self, reason: String) -> Error {
+        Error::Mount { what: self.what(), target: self.target.shown(), reason, hint: None }
+    }
+
+    fn refuse(&self, reason: &str) -> Error {
+        self.failure(reason.to_owned())
+    }
+
     fn error(&self, error: io::Error) -> Error {
         let kind = match &self.source {
-            Source::Fs { kind, .. } => kind.to_bytes(),
+            Source::Fs(fs) => fs.kind.to_bytes(),
             _ => b"",
         };
         let hint = match (error.raw_os_error(), kind) {
@@ -406,93 +684,26 @@ impl Step {
         let reason = match (error.raw_os_error(), &self.source) {
             (Some(libc::ENOENT), Source::Tree { .. }) => "no such file or directory on this machine".to_owned(),
             (Some(libc::ENOTDIR), _) => "one is a directory and the other is a file".to_owned(),
+            (Some(libc::ENXIO), Source::Tree { .. } | Source::Device(_)) => {
+                "what this machine has there is another device".to_owned()
+            }
             _ => error.to_string(),
         };
         Error::Mount { what: self.what(), target: self.target.shown(), reason, hint }
     }
 }
 
-/// Lays a terminal over `/dev/console` of the container, in whose root this process is already.
-pub fn bind_console(terminal: BorrowedFd<'_>) -> Result<()> {
-    let fail = |e: Errno| Error::Mount {
-        what: "the terminal".to_owned(),
-        target: PathBuf::from("/dev/console"),
-        reason: e.to_string(),
-        hint: None,
-    };
-    let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::IN_ROOT;
-    let open = |path: &CStr, flags| loop {
-        match openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o600), how) {
-            Err(Errno::AGAIN) => {}
-            answer => break answer,
-        }
-    };
-    let target = match open(c"/dev/console", OFlags::PATH) {
-        Err(Errno::NOENT) => {
-            open(c"/dev/console", OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL).map_err(fail)?;
-            open(c"/dev/console", OFlags::PATH)
-        }
-        answer => answer,
-    }
-    .map_err(fail)?;
-    let tree = clone_tree(terminal, c"", false).map_err(fail)?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(&tree, c"", &target, c"", flags).map_err(fail)
+fn is_proc_top(fd: BorrowedFd<'_>) -> bool {
+    sys::is_procfs(fd) && fstat(fd).is_ok_and(|stat| stat.st_ino == PROC_TOP)
 }
 
-/// Opens a path inside `root`, whatever its links say.
-pub fn resolve(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
-    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    loop {
-        // EAGAIN: a `..` on the way met a rename or a mount somewhere in the system, so that the kernel could not tell
-        // whether it stayed inside.
-        match openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how) {
-            Err(Errno::AGAIN) => rustix::thread::sched_yield(),
-            other => return other,
-        }
-    }
+fn has_word(data: &CStr, start: &str) -> bool {
+    data.to_bytes().split(|&b| b == b',').any(|word| word.starts_with(start.as_bytes()))
 }
 
-/// `mkdir -p` inside `root`; returns the innermost.
-pub fn make_directories(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
-    let c = |bytes: &[u8]| CString::new(bytes).map_err(|_| Errno::INVAL);
-    if let Ok(found) = resolve(root, c(path)?.as_c_str()) {
-        return Ok(found);
-    }
-    let mut prefix: Vec<u8> = Vec::with_capacity(path.len());
-    let mut directory = root.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
-    for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".") {
-        if !prefix.is_empty() {
-            prefix.push(b'/');
-        }
-        prefix.extend_from_slice(name);
-        directory = match resolve(root, c(&prefix)?.as_c_str()) {
-            Err(Errno::NOENT) => {
-                // The name goes into the directory that its parents really lead to, which is inside the root.
-                mkdirat(&directory, c(name)?.as_c_str(), Mode::from_raw_mode(0o755))?;
-                resolve(root, c(&prefix)?.as_c_str())?
-            }
-            other => other?,
-        };
-    }
-    Ok(directory)
-}
-
-/// Splits off the last name.
-fn split(path: &CStr) -> (Option<&[u8]>, &CStr) {
-    let bytes = path.to_bytes_with_nul();
-    match path.to_bytes().iter().rposition(|byte| *byte == b'/') {
-        // The rest of a C string after one of its bytes is a C string.
-        Some(slash) => (Some(&bytes[..slash]), CStr::from_bytes_with_nul(&bytes[slash + 1..]).unwrap_or(path)),
-        None => (None, path),
-    }
-}
-
-fn is_directory(fd: BorrowedFd<'_>) -> bool {
-    statat(fd, c"", AtFlags::EMPTY_PATH).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
-}
-
-fn mount_at(target: BorrowedFd<'_>, kind: &CStr, flags: MountFlags, data: &CStr) -> Result<(), Errno> {
-    let path = format!("/proc/self/fd/{}", target.as_raw_fd());
-    mount(kind, path.as_str(), kind, flags, Some(data))
+fn without_word(data: &CStr, start: &str) -> CString {
+    let kept: Vec<&[u8]> =
+        data.to_bytes().split(|&b| b == b',').filter(|word| !word.starts_with(start.as_bytes())).collect();
+    // Parts of a string without NUL have none.
+    CString::new(kept.join(&b',')).unwrap_or_default()
 }

@@ -7,23 +7,33 @@ use super::sys::{MountAttr, attr};
 enum Effect {
     /// A flag of mount(2) and the attribute of mount_setattr(2) that is the same thing.
     Set(libc::c_ulong, u64),
-    /// The opposite of such a flag: takes back an earlier word. It never lifts what the source already forbids.
+    /// The opposite of such a flag: takes back an earlier word and, where the kernel allows that, what the source of a bind
+    /// mount forbids.
     Clear(libc::c_ulong, u64),
     /// An attribute for this mount and those below it.
     SetBelow(u64),
     /// The opposite.
     ClearBelow(u64),
+    /// An access time setting, which takes the place of any other; true for the mounts below too.
+    Atime(libc::c_ulong, u64, bool),
     /// A propagation type; true for those below too.
     Propagate(libc::c_ulong, bool),
     /// A bind mount; true with what is mounted below.
     Bind(bool),
+    /// An id-mapped mount; true with what is mounted below.
+    IdMapped(bool),
+    /// A tmpfs starts with a copy of what is at its place.
+    CopyUp,
     /// Says what is so anyway.
     Nothing,
 }
-use Effect::{Bind, Clear, ClearBelow, Nothing, Propagate, Set, SetBelow};
+use Effect::{Atime, Bind, Clear, ClearBelow, CopyUp, IdMapped, Nothing, Propagate, Set, SetBelow};
 
 /// `MS_NOSYMFOLLOW`, which libc lacks.
 const MS_NOSYMFOLLOW: libc::c_ulong = 256;
+
+/// The flags that say when access times are written.
+const ATIME_FLAGS: libc::c_ulong = libc::MS_NOATIME | libc::MS_RELATIME | libc::MS_STRICTATIME;
 
 /// All words, sorted.
 #[rustfmt::skip]
@@ -36,36 +46,47 @@ const WORDS: &[(&str, Effect)] = &[
     ("diratime",      Clear(libc::MS_NODIRATIME, attr::NODIRATIME)),
     ("dirsync",       Set(libc::MS_DIRSYNC, 0)),
     ("exec",          Clear(libc::MS_NOEXEC, attr::NOEXEC)),
+    ("idmap",         IdMapped(false)),
+    ("iversion",      Set(libc::MS_I_VERSION, 0)),
     ("lazytime",      Set(libc::MS_LAZYTIME, 0)),
-    ("noatime",       Set(libc::MS_NOATIME, attr::NOATIME)),
+    ("loud",          Clear(libc::MS_SILENT, 0)),
+    ("mand",          Nothing),
+    ("noatime",       Atime(libc::MS_NOATIME, attr::NOATIME, false)),
     ("nodev",         Set(libc::MS_NODEV, attr::NODEV)),
     ("nodiratime",    Set(libc::MS_NODIRATIME, attr::NODIRATIME)),
     ("noexec",        Set(libc::MS_NOEXEC, attr::NOEXEC)),
+    ("noiversion",    Clear(libc::MS_I_VERSION, 0)),
+    ("nolazytime",    Clear(libc::MS_LAZYTIME, 0)),
+    ("nomand",        Nothing),
     ("norelatime",    Clear(libc::MS_RELATIME, 0)),
     ("nostrictatime", Clear(libc::MS_STRICTATIME, attr::STRICTATIME)),
     ("nosuid",        Set(libc::MS_NOSUID, attr::NOSUID)),
     ("nosymfollow",   Set(MS_NOSYMFOLLOW, attr::NOSYMFOLLOW)),
+    ("notmpcopyup",   Nothing),
     ("private",       Propagate(libc::MS_PRIVATE, false)),
     ("ratime",        ClearBelow(attr::NOATIME)),
     ("rbind",         Bind(true)),
     ("rdev",          ClearBelow(attr::NODEV)),
     ("rdiratime",     ClearBelow(attr::NODIRATIME)),
-    ("relatime",      Set(libc::MS_RELATIME, 0)),
+    ("relatime",      Atime(libc::MS_RELATIME, 0, false)),
     ("rexec",         ClearBelow(attr::NOEXEC)),
-    ("rnoatime",      SetBelow(attr::NOATIME)),
+    ("ridmap",        IdMapped(true)),
+    ("rnoatime",      Atime(0, attr::NOATIME, true)),
     ("rnodev",        SetBelow(attr::NODEV)),
     ("rnodiratime",   SetBelow(attr::NODIRATIME)),
     ("rnoexec",       SetBelow(attr::NOEXEC)),
+    ("rnorelatime",   Nothing),
+    ("rnostrictatime", ClearBelow(attr::STRICTATIME)),
     ("rnosuid",       SetBelow(attr::NOSUID)),
     ("rnosymfollow",  SetBelow(attr::NOSYMFOLLOW)),
     ("ro",            Set(libc::MS_RDONLY, attr::RDONLY)),
     ("rprivate",      Propagate(libc::MS_PRIVATE, true)),
-    ("rrelatime",     Nothing),
+    ("rrelatime",     Atime(0, 0, true)),
     ("rro",           SetBelow(attr::RDONLY)),
     ("rrw",           ClearBelow(attr::RDONLY)),
     ("rshared",       Propagate(libc::MS_SHARED, true)),
     ("rslave",        Propagate(libc::MS_SLAVE, true)),
-    ("rstrictatime",  SetBelow(attr::STRICTATIME)),
+    ("rstrictatime",  Atime(0, attr::STRICTATIME, true)),
     ("rsuid",         ClearBelow(attr::NOSUID)),
     ("rsymfollow",    ClearBelow(attr::NOSYMFOLLOW)),
     ("runbindable",   Propagate(libc::MS_UNBINDABLE, true)),
@@ -73,10 +94,11 @@ const WORDS: &[(&str, Effect)] = &[
     ("shared",        Propagate(libc::MS_SHARED, false)),
     ("silent",        Set(libc::MS_SILENT, 0)),
     ("slave",         Propagate(libc::MS_SLAVE, false)),
-    ("strictatime",   Set(libc::MS_STRICTATIME, attr::STRICTATIME)),
+    ("strictatime",   Atime(libc::MS_STRICTATIME, attr::STRICTATIME, false)),
     ("suid",          Clear(libc::MS_NOSUID, attr::NOSUID)),
     ("symfollow",     Clear(MS_NOSYMFOLLOW, attr::NOSYMFOLLOW)),
     ("sync",          Set(libc::MS_SYNCHRONOUS, 0)),
+    ("tmpcopyup",     CopyUp),
     ("unbindable",    Propagate(libc::MS_UNBINDABLE, false)),
 ];
 
@@ -94,8 +116,16 @@ pub struct Options {
     pub flags: libc::c_ulong,
     /// Attributes of this mount alone.
     pub here: u64,
+    /// Attributes that this mount shall not have.
+    pub not_here: u64,
     /// Attributes of this mount and those below.
     pub below: u64,
+    /// Attributes that none of them shall have.
+    pub not_below: u64,
+    /// `Some(true)` for `ridmap`, `Some(false)` for `idmap`.
+    pub id_mapped: Option<bool>,
+    /// `tmpcopyup`.
+    pub copy_up: bool,
     /// Propagation type (`MS_*`) and whether it holds for those below too.
     pub propagation: Option<(libc::c_ulong, bool)>,
     /// Words that are not in the table: for the file system itself.
@@ -116,13 +146,32 @@ impl Options {
                 Set(flag, attribute) => {
                     options.flags |= flag;
                     options.here |= attribute;
+                    options.not_here &= !attribute;
                 }
                 Clear(flag, attribute) => {
                     options.flags &= !flag;
                     options.here &= !attribute;
+                    options.not_here |= attribute;
                 }
-                SetBelow(attribute) => options.below |= attribute,
-                ClearBelow(attribute) => options.below &= !attribute,
+                SetBelow(attribute) => {
+                    options.below |= attribute;
+                    options.not_below &= !attribute;
+                }
+                ClearBelow(attribute) => {
+                    options.below &= !attribute;
+                    options.not_below |= attribute;
+                }
+                Atime(flag, attribute, false) => {
+                    options.flags = options.flags & !ATIME_FLAGS | flag;
+                    options.here = options.here & !attr::ATIME | attribute;
+                    options.not_here |= attr::ATIME;
+                }
+                Atime(_, attribute, true) => {
+                    options.below = options.below & !attr::ATIME | attribute;
+                    options.not_below |= attr::ATIME;
+                }
+                IdMapped(recursive) => options.id_mapped = Some(recursive),
+                CopyUp => options.copy_up = true,
                 Propagate(kind, below) => options.propagation = Some((kind, below)),
                 Bind(recursive) => options.bind = Some(recursive),
                 Nothing => {}
@@ -135,14 +184,14 @@ impl Options {
     pub fn changes(&self) -> Vec<(bool, MountAttr)> {
         let mut changes = Vec::new();
         for recursive in [true, false] {
-            let set = if recursive { self.below } else { self.here };
+            let (set, not) = if recursive { (self.below, self.not_below) } else { (self.here, self.not_here) };
             let propagation = match self.propagation {
                 Some((kind, below)) if below == recursive => kind,
                 _ => 0,
             };
-            if set != 0 || propagation != 0 {
+            if set != 0 || not != 0 || propagation != 0 {
                 // The access time setting is a value: the kernel wants all its bits cleared where one is set.
-                let clear = if set & attr::ATIME != 0 { attr::ATIME } else { 0 };
+                let clear = if (set | not) & attr::ATIME != 0 { not | attr::ATIME } else { not };
                 changes.push((recursive, MountAttr { set, clear, propagation, userns_fd: 0 }));
             }
         }

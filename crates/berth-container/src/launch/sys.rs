@@ -23,6 +23,8 @@ pub mod attr {
     pub const STRICTATIME: u64 = 0x20;
     /// Access times of directories are not written.
     pub const NODIRATIME: u64 = 0x80;
+    /// Owners are seen through the map of a user namespace.
+    pub const IDMAP: u64 = 0x10_0000;
     /// Symbolic links are not followed.
     pub const NOSYMFOLLOW: u64 = 0x20_0000;
 }
@@ -246,6 +248,17 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     // SAFETY: `limit` is live and fully initialised; the old limit is not asked for.
     if unsafe { libc::prlimit64(0, resource as _, &raw const limit, std::ptr::null_mut()) } == 0 {
         Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The limits in force of a resource, by its `RLIMIT_*` number: soft and hard.
+pub fn rlimit(resource: u32) -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: no new limit is given; the kernel writes the old one to a live structure.
+    if unsafe { libc::prlimit64(0, resource as _, std::ptr::null(), &raw mut limit) } == 0 {
+        Ok((limit.rlim_cur, limit.rlim_max))
     } else {
         Err(io::Error::last_os_error())
     }

@@ -9,19 +9,19 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::container::Container;
 use super::record::{ProcessId, Record, now};
-use super::root::{CONFIG, Container, Lock, Root, START, STATE, write_whole};
-use super::{absolute, read_config};
+use super::root::{CONFIG, Lock, Root, START, STATE, write_whole};
+use super::{Warn, absolute, read_config};
 use crate::bundle::{Bundle, Rootfs};
 use crate::cgroup::{Cgroup, Manager, Request};
 use crate::error::{Error, Result};
 use crate::launch::hooks::{self, Identity, Stage};
-use crate::launch::{Attendance, Channel, Message, Observer, Options, Outcome, Plan};
+use crate::launch::{Attendance, Channel, Message, Observer, Options, Outcome, Plan, unknown_capabilities};
 use crate::oci::Spec;
 use crate::state::boot_id;
 
 /// A container that is to be.
-#[derive(Debug)]
 pub struct Birth<'a> {
     /// Where it is written down.
     pub root: &'a Root,
@@ -43,6 +43,14 @@ pub struct Birth<'a> {
     pub no_new_keyring: bool,
     /// Keep the record of a container that `run` has attended to its end.
     pub keep: bool,
+    /// Who is told of limits that are not in force, and the like.
+    pub warn: Warn<'a>,
+}
+
+impl std::fmt::Debug for Birth<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Birth").field("id", &self.id).field("bundle", &self.bundle).finish_non_exhaustive()
+    }
 }
 
 /// How `run` ended.
@@ -96,6 +104,10 @@ impl Birth<'_> {
         if root.path.as_os_str().is_empty() {
             return Err(Error::bad_spec("root.path", "is empty"));
         }
+        if spec.linux.as_ref().is_some_and(|linux| linux.intel_rdt.is_some()) {
+            let reason = "cache and memory bandwidth allocation (resctrl) is not supported";
+            return Err(Error::bad_spec("linux.intelRdt", reason));
+        }
         let rootfs = bundle.join(&root.path);
         let activated = pass_listen_fds(&mut spec);
         let identity = Identity { id: self.id.to_owned(), bundle: bundle.clone() };
@@ -107,10 +119,15 @@ impl Birth<'_> {
             keyring: (!self.no_new_keyring).then(|| format!("_ses.{}", self.id)),
             no_pivot: self.no_pivot,
             set_home: true,
+            kept_filters: spec.linux.as_ref().and_then(|l| l.seccomp.as_ref()).and_then(|_| self.root.kept_filters()),
             ..Options::default()
         };
         let container = Bundle { spec, rootfs: Rootfs::Dir(rootfs.clone()) };
         let plan = Plan::new(&container, &options)?;
+        let capabilities = container.spec.process.iter().filter_map(|process| process.capabilities.as_ref());
+        for name in capabilities.flat_map(unknown_capabilities) {
+            (self.warn)(&format!("this kernel has no capability {name}"));
+        }
         Ok(Prepared { birth: self, spec: container.spec, config, bundle, rootfs, plan })
     }
 
@@ -258,7 +275,7 @@ impl Registrar<'_> {
             },
         };
         match self.container.take() {
-            Some(container) => container.finish(&lock),
+            Some(container) => container.finish(&lock, self.birth.warn),
             None => {
                 for name in [STATE, CONFIG, START] {
                     let _ = std::fs::remove_file(self.dir.join(name));
@@ -293,6 +310,7 @@ impl Observer for Registrar<'_> {
             cgroup: Cgroup::create(&request, pid)?,
             annotations: self.spec.annotations.clone(),
         };
+        record.cgroup.warnings().iter().for_each(|warning| (self.birth.warn)(warning));
         let text = serde_json::to_vec(&record).unwrap_or_default();
         self.container = Some(Container { dir: self.dir.clone(), record });
         write_whole(&self.dir, STATE, &text)

@@ -63,11 +63,17 @@ impl Global {
     }
 }
 
+/// What all verbs get beside their own options.
+struct Call<'a> {
+    global: &'a Global,
+    log: &'a Log<'a>,
+}
+
 /// A verb of the runtime.
 struct Verb {
     name: &'static str,
     define: fn() -> Command,
-    run: fn(&clap::ArgMatches, &Global) -> Result<ExitCode, CommandError>,
+    run: fn(&clap::ArgMatches, &Call<'_>) -> Result<ExitCode, CommandError>,
 }
 
 macro_rules! verbs {
@@ -75,7 +81,7 @@ macro_rules! verbs {
         &[$(Verb {
             name: $name,
             define: || arguments::$arguments::augment_args(Command::new($name)),
-            run: |matches, global| verbs::$function(&arguments::$arguments::from_arg_matches(matches)?, global),
+            run: |matches, call| verbs::$function(&arguments::$arguments::from_arg_matches(matches)?, call),
         }),*]
     };
 }
@@ -160,8 +166,9 @@ pub fn run(matches: &clap::ArgMatches) -> ExitCode {
     };
     let log = Log::new(&global);
     log.debug(verb.0);
+    let call = Call { global: &global, log: &log };
     let found = VERBS.iter().find(|candidate| candidate.name == verb.0);
-    let outcome = found.map_or_else(|| Err(CommandError::usage("no such verb")), |found| (found.run)(verb.1, &global));
+    let outcome = found.map_or_else(|| Err(CommandError::usage("no such verb")), |found| (found.run)(verb.1, &call));
     outcome.unwrap_or_else(|error| {
         log.error(&error);
         error.exit_code()

@@ -26,6 +26,14 @@ impl<'a> Log<'a> {
         }
     }
 
+    /// Tells of something that stops nothing: in the log only, since standard error is often the command's own.
+    pub fn warning(&self, message: &str) {
+        self.write("warning", message);
+        if self.global.debug && self.global.log.is_none() {
+            let _ = writeln!(io::stderr(), "berth: warning: {message}");
+        }
+    }
+
     /// Tells an error: in one line, as callers quote it. podman and containerd look for certain words in it.
     pub fn error(&self, error: &CommandError) {
         let mut message = error.to_string();

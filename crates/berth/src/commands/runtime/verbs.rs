@@ -7,70 +7,78 @@ use berth_container::launch::{self, Outcome};
 use berth_container::oci::{Capabilities, Process, User};
 use berth_container::runtime::{self, Container, Ended};
 
-use super::{Global, arguments};
+use super::{Call, arguments};
 use crate::output::{self, Table};
 use crate::{CommandError, ExitCode, signals};
 
 type Answer = Result<ExitCode, CommandError>;
 
-fn birth<'a>(arguments: &'a arguments::Birth, global: &Global, root: &'a runtime::Root) -> runtime::Birth<'a> {
+fn birth<'a>(
+    arguments: &'a arguments::Birth,
+    call: &Call<'_>,
+    root: &'a runtime::Root,
+    warn: runtime::Warn<'a>,
+) -> runtime::Birth<'a> {
     runtime::Birth {
         root,
         id: &arguments.id,
         bundle: &arguments.bundle,
-        cgroups: global.cgroups(),
+        cgroups: call.global.cgroups(),
         pid_file: arguments.pid_file.as_deref(),
         console_socket: arguments.console_socket.as_deref(),
         preserve_fds: arguments.preserve_fds,
         no_pivot: arguments.no_pivot,
         no_new_keyring: arguments.no_new_keyring,
         keep: false,
+        warn,
     }
 }
 
-pub fn create(arguments: &arguments::Create, global: &Global) -> Answer {
+pub fn create(arguments: &arguments::Create, call: &Call<'_>) -> Answer {
     launch::sealed::ensure_sealed()?;
-    birth(&arguments.birth, global, &global.root()).create()?;
+    let warn = |message: &str| call.log.warning(message);
+    birth(&arguments.birth, call, &call.global.root(), &warn).create()?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn start(arguments: &arguments::Start, global: &Global) -> Answer {
-    global.root().get(&arguments.id)?.start()?;
+pub fn start(arguments: &arguments::Start, call: &Call<'_>) -> Answer {
+    call.global.root().get(&arguments.id)?.start()?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn run(arguments: &arguments::Run, global: &Global) -> Answer {
+pub fn run(arguments: &arguments::Run, call: &Call<'_>) -> Answer {
     launch::sealed::ensure_sealed()?;
-    let root = global.root();
-    let birth = runtime::Birth { keep: arguments.keep, ..birth(&arguments.birth, global, &root) };
+    let root = call.global.root();
+    let warn = |message: &str| call.log.warning(message);
+    let birth = runtime::Birth { keep: arguments.keep, ..birth(&arguments.birth, call, &root, &warn) };
     match birth.run(arguments.detach)? {
         Ended::Code(code) => Ok(ExitCode::from(code)),
         Ended::Detached => Ok(ExitCode::SUCCESS),
     }
 }
 
-pub fn state(arguments: &arguments::State, global: &Global) -> Answer {
-    output::json(&global.root().get(&arguments.id)?.state())?;
+pub fn state(arguments: &arguments::State, call: &Call<'_>) -> Answer {
+    output::json(&call.global.root().get(&arguments.id)?.state())?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn kill(arguments: &arguments::Kill, global: &Global) -> Answer {
+pub fn kill(arguments: &arguments::Kill, call: &Call<'_>) -> Answer {
     let signal = signals::number(&arguments.signal).ok_or_else(|| {
         CommandError::usage(format!("`{}` is no signal: write a name such as TERM, or a number", arguments.signal))
     })?;
-    global.root().get(&arguments.id)?.kill(signal, arguments.all)?;
+    call.global.root().get(&arguments.id)?.kill(signal, arguments.all)?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn delete(arguments: &arguments::Delete, global: &Global) -> Answer {
-    let root = global.root();
+pub fn delete(arguments: &arguments::Delete, call: &Call<'_>) -> Answer {
+    let root = call.global.root();
     let mut outcome = Ok(ExitCode::SUCCESS);
     for id in &arguments.ids {
         let deleted = match root.get(id) {
             // Callers delete once more to be sure.
             Err(berth_container::Error::ContainerState { .. }) if arguments.force => Ok(()),
             Err(error) => Err(error),
-            Ok(container) => container.delete(arguments.force),
+            Ok(container) => container.delete(arguments.force, &|message| call.log.warning(message)),
         };
         if let Err(error) = deleted {
             outcome = Err(error.into());
@@ -79,9 +87,9 @@ pub fn delete(arguments: &arguments::Delete, global: &Global) -> Answer {
     outcome
 }
 
-pub fn exec(arguments: &arguments::Exec, global: &Global) -> Answer {
+pub fn exec(arguments: &arguments::Exec, call: &Call<'_>) -> Answer {
     launch::sealed::ensure_sealed()?;
-    let container = global.root().get(&arguments.id)?;
+    let container = call.global.root().get(&arguments.id)?;
     let process = process(arguments, &container)?;
     let outcome = container.exec(&runtime::Exec {
         process,
@@ -143,8 +151,8 @@ fn process(arguments: &arguments::Exec, container: &Container) -> Result<Process
     Ok(process)
 }
 
-pub fn list(arguments: &arguments::List, global: &Global) -> Answer {
-    let containers = global.root().list()?;
+pub fn list(arguments: &arguments::List, call: &Call<'_>) -> Answer {
+    let containers = call.global.root().list()?;
     if arguments.quiet {
         output::lines(containers.iter().map(|container| &container.record.id))?;
     } else if arguments.format == "json" {
@@ -160,8 +168,8 @@ pub fn list(arguments: &arguments::List, global: &Global) -> Answer {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn ps(arguments: &arguments::Ps, global: &Global) -> Answer {
-    let pids = global.root().get(&arguments.id)?.processes()?;
+pub fn ps(arguments: &arguments::Ps, call: &Call<'_>) -> Answer {
+    let pids = call.global.root().get(&arguments.id)?.processes()?;
     if arguments.format == "json" {
         output::json(&pids)?;
     } else {
@@ -177,19 +185,19 @@ pub fn ps(arguments: &arguments::Ps, global: &Global) -> Answer {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn pause(arguments: &arguments::Pause, global: &Global) -> Answer {
-    global.root().get(&arguments.id)?.freeze(true)?;
+pub fn pause(arguments: &arguments::Pause, call: &Call<'_>) -> Answer {
+    call.global.root().get(&arguments.id)?.freeze(true)?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn resume(arguments: &arguments::Resume, global: &Global) -> Answer {
-    global.root().get(&arguments.id)?.freeze(false)?;
+pub fn resume(arguments: &arguments::Resume, call: &Call<'_>) -> Answer {
+    call.global.root().get(&arguments.id)?.freeze(false)?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn update(arguments: &arguments::Update, global: &Global) -> Answer {
-    let container = global.root().get(&arguments.id)?;
-    let mut resources = match arguments.resources.as_deref() {
+pub fn update(arguments: &arguments::Update, call: &Call<'_>) -> Answer {
+    let container = call.global.root().get(&arguments.id)?;
+    let mut resources: serde_json::Value = match arguments.resources.as_deref() {
         Some(path) if path == Path::new("-") => {
             let mut text = Vec::new();
             std::io::stdin()
@@ -216,11 +224,12 @@ pub fn update(arguments: &arguments::Update, global: &Global) -> Answer {
     set("memory", "reservation", arguments.memory_reservation.map(Into::into));
     set("memory", "swap", arguments.memory_swap.map(Into::into));
     set("pids", "limit", arguments.pids_limit.map(Into::into));
-    container.update(&resources)?;
+    container
+        .update(&serde_json::from_value(resources).map_err(|e| CommandError::usage(format!("the limits: {e}")))?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn spec(arguments: &arguments::Spec, _global: &Global) -> Answer {
+pub fn spec(arguments: &arguments::Spec, _call: &Call<'_>) -> Answer {
     let path = arguments.bundle.join("config.json");
     let ids = || (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let spec = runtime::default_spec::default_spec(arguments.rootless.then(ids));
@@ -238,16 +247,16 @@ pub fn spec(arguments: &arguments::Spec, _global: &Global) -> Answer {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn features(_arguments: &arguments::Features, _global: &Global) -> Answer {
+pub fn features(_arguments: &arguments::Features, _call: &Call<'_>) -> Answer {
     output::json(&runtime::features::features())?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn checkpoint(_arguments: &arguments::Checkpoint, _global: &Global) -> Answer {
+pub fn checkpoint(_arguments: &arguments::Checkpoint, _call: &Call<'_>) -> Answer {
     Err(CommandError::failure("berth cannot write a running container to disk (checkpoint)")
         .with_hint("let the program write its own checkpoints, or use DMTCP in the container"))
 }
 
-pub fn restore(_arguments: &arguments::Restore, _global: &Global) -> Answer {
+pub fn restore(_arguments: &arguments::Restore, _call: &Call<'_>) -> Answer {
     Err(CommandError::failure("berth cannot read a container from disk (restore)"))
 }
