@@ -23,6 +23,12 @@ impl Podman {
         Podman::with(Fixture::new(), None)
     }
 
+    /// The same with the control groups of the host as they are, old ones where it has them.
+    pub fn rootless_on_the_hosts_groups() -> Podman {
+        super::own_places();
+        Podman::with(Fixture::new(), None)
+    }
+
     /// podman for root, on the host's control groups.
     pub fn rootful() -> Podman {
         super::own_places();
