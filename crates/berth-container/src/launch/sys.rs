@@ -114,6 +114,17 @@ pub fn fork_sibling() -> io::Result<Option<u32>> {
     }
 }
 
+/// Forks a child into new namespaces (`CLONE_NEW…`). The same rule holds as for [`fork`].
+pub fn fork_into(namespaces: u64) -> io::Result<Option<u32>> {
+    let flags = namespaces as libc::c_long | libc::c_long::from(libc::SIGCHLD);
+    // SAFETY: as for `fork_sibling`.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        child => Ok(Some(child as u32)),
+    }
+}
+
 /// Leaves at once: no destructors, no exit handlers, no buffers written. What a forked child must use.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: _exit(2) does not return and touches no memory.
