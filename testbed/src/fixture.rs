@@ -59,6 +59,7 @@ pub fn prepare(testbed: &str) -> io::Result<Prepared<Run>> {
     let programs = shared_dir("berth-e2e-bin-")?;
     fs::copy(testbed, programs.path().join("testbed"))?;
     fs::copy(&berth, programs.path().join("berth"))?;
+    std::os::unix::fs::symlink("berth", programs.path().join("berth-runtime"))?;
     let mut run = Run { users: Vec::new(), _programs: programs };
     let mut env: Vec<(&'static str, OsString)> =
         vec![(PROGRAMS, run._programs.path().into()), (LAYOUT, images.layout.dir().into()), (STORAGE, storage.into())];
@@ -73,8 +74,8 @@ pub fn prepare(testbed: &str) -> io::Result<Prepared<Run>> {
     Ok(Prepared { env, keep: run })
 }
 
-/// `BERTH_BIN`, or `berth` beside the `testbed` command.
-fn berth_program(testbed: &str) -> io::Result<PathBuf> {
+/// The command that is tested: `BERTH_BIN`, or `berth` beside the `testbed` command.
+pub fn berth_program(testbed: &str) -> io::Result<PathBuf> {
     let path = env::var_os("BERTH_BIN").map_or_else(|| Path::new(testbed).with_file_name("berth"), PathBuf::from);
     if path.exists() {
         return Ok(path);
@@ -96,7 +97,8 @@ fn fill_storage(layout: &Layout, storage: &Path) -> io::Result<()> {
     fs::write(mark, index)
 }
 
-fn shared_dir(prefix: &str) -> io::Result<tempfile::TempDir> {
+/// A new folder that every user can enter.
+pub fn shared_dir(prefix: &str) -> io::Result<tempfile::TempDir> {
     // Lower case, as podman takes the name of a layout for that of a repository.
     let nanos = std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
     let name = format!("{prefix}{}-{nanos:x}", std::process::id());
@@ -216,9 +218,22 @@ impl Fixture {
         own
     }
 
+    /// One of the images as `docker save` packs it, for the user, under its own name.
+    pub fn archive_of(&self, name: &str) -> PathBuf {
+        let path = self.path(&format!("{name}.tar"));
+        self.images().docker_archive(name, &format!("{name}:latest"), &path).expect("an archive");
+        self.user.own(&path).expect("its owner");
+        path
+    }
+
     /// The `testbed` command, for the user.
     pub fn testbed(&self) -> PathBuf {
-        told(PROGRAMS).join("testbed")
+        self.program("testbed")
+    }
+
+    /// A program of the project: `testbed`, `berth`, or `berth-runtime`, which is berth by the name that makes it a runtime.
+    pub fn program(&self, name: &str) -> PathBuf {
+        told(PROGRAMS).join(name)
     }
 
     /// A program run by the user, with the test's folders as home, temporary folder and run-time folder.

@@ -4,6 +4,7 @@
 
 pub mod apt;
 pub mod demo;
+pub mod engine;
 pub mod fault;
 pub mod fixture;
 pub mod harness;
@@ -13,6 +14,8 @@ pub mod odd;
 pub mod process;
 pub mod recipes;
 pub mod registry;
+pub mod slurm;
 pub mod tar;
+pub mod terminal;
 pub mod tree;
 pub mod user;

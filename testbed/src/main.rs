@@ -11,6 +11,9 @@ use testbed::recipes::Images;
 use testbed::recipes::Recipe;
 use testbed::registry::Options;
 use testbed::registry::Registry;
+use testbed::slurm;
+use testbed::slurm::Cluster;
+use testbed::slurm::Release;
 use testbed::tree;
 use testbed::tree::Tree;
 
@@ -21,6 +24,7 @@ usage: testbed tree [--namespace] DIR          list a folder, as JSON
        testbed push NAME LOOPBACK:PORT         push one of them to a registry
        testbed registry STORAGE                serve a folder on a free port until killed; prints the address
        testbed demo BERTH                      show what berth does with a real image
+       testbed slurm RELEASE [COMMAND...]      run a command (a shell) in a cluster: 22.05 24.11 26.05 (as root)
        testbed cache                           print the cache folder
 ";
 
@@ -78,6 +82,8 @@ fn run(words: &[&str]) -> io::Result<()> {
             }
         }
         ["demo", berth] => testbed::demo::run(Path::new(berth)),
+        ["slurm", release, command @ ..] => slurm(release, command),
+        ["slurm-box"] => slurm::inside::run(),
         ["cache"] => {
             println!("{}", recipes::cache().display());
             Ok(())
@@ -88,5 +94,19 @@ fn run(words: &[&str]) -> io::Result<()> {
 
 fn print(tree: &Tree) -> io::Result<()> {
     println!("{}", serde_json::to_string(tree)?);
+    Ok(())
+}
+
+/// A cluster for people: with the programs beside this one, and berth as Slurm's runtime.
+fn slurm(release: &str, command: &[&str]) -> io::Result<()> {
+    let release = Release::named(release).ok_or_else(|| io::Error::other(USAGE))?;
+    if let Some((_, error)) = slurm::root::ensure(&[release]).pop() {
+        return Err(error);
+    }
+    let programs = std::env::current_exe()?.with_file_name("");
+    let options = slurm::Options::default().file("oci.conf", slurm::oci::run(release));
+    let cluster = Cluster::with(&programs, release, &options)?;
+    let command = if command.is_empty() { &["bash", "-i"] } else { command };
+    cluster.as_user("tuser1").command(command).status()?;
     Ok(())
 }

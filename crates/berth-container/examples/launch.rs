@@ -19,6 +19,11 @@ struct Document {
     /// Protect the own program first.
     #[serde(default)]
     seal: bool,
+    /// Set `HOME` if it is missing.
+    #[serde(default)]
+    home: bool,
+    #[serde(default)]
+    no_pivot: bool,
     #[serde(default)]
     supervise: bool,
     #[serde(default)]
@@ -65,6 +70,8 @@ fn run(document: Document) -> Result<u8, Error> {
     }
     let mut options = Options {
         create_cwd: true,
+        set_home: document.home,
+        no_pivot: document.no_pivot,
         supervise: document.supervise,
         init: document.init,
         preserve_fds: document.preserve_fds,

@@ -81,6 +81,8 @@ pub struct Cgroup {
     places: Vec<Place>,
     /// Whether limits are those of cgroup v2.
     pure_v2: bool,
+    /// Whether others were in it before: it is not ours to stop or to limit.
+    shared: bool,
     /// The first process that was put into it.
     init: u32,
     /// The unit that systemd made for it.
@@ -121,9 +123,9 @@ impl Cgroup {
         &self.warnings
     }
 
-    /// Whether the container has one of its own.
+    /// Whether the container has one of its own; one in which others were before is not.
     pub fn is_own(&self) -> bool {
-        !self.places.is_empty()
+        !self.places.is_empty() && !self.shared
     }
 
     /// Its directories, one for each hierarchy that it is in.
@@ -187,6 +189,9 @@ impl Cgroup {
 
     /// The directory that is asked about processes: all hierarchies have the same.
     fn main(&self) -> Option<&Place> {
+        if self.shared {
+            return None;
+        }
         let rank = |place: &&Place| match place.kind {
             Kind::V2 => 0,
             Kind::V1(_) if place.kind.has("freezer") => 1,
@@ -198,6 +203,9 @@ impl Cgroup {
 
     /// The directory that stops processes.
     fn freezer(&self) -> Option<&Place> {
+        if self.shared {
+            return None;
+        }
         let v1 = self.places.iter().find(|place| place.kind.has("freezer"));
         v1.or_else(|| self.places.iter().find(|place| place.kind == Kind::V2))
     }

@@ -13,13 +13,14 @@
 //! - without flags, the mitigation for speculative store bypass is not turned on (`SPEC_ALLOW`): kernels before 5.16
 //!   couple it to every filter, at a price of up to a third of the speed.
 
+mod cache;
 mod install;
 mod library;
 mod newer;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::oci;
@@ -143,6 +144,11 @@ pub struct Listener {
 /// [`Error::BadSpec`] for what the specification does not know, and for calls that two rules answer differently;
 /// [`Error::System`] if libseccomp is not there or too old.
 pub fn compile(seccomp: &oci::Seccomp) -> Result<Option<Filter>> {
+    compile_kept(seccomp, None)
+}
+
+/// The same, with a directory of the user's own that keeps what was compiled ([`cache`]); it is made, its parent is not.
+pub fn compile_kept(seccomp: &oci::Seccomp, kept: Option<&Path>) -> Result<Option<Filter>> {
     // An empty object means "no filter" to the engines that write one.
     if seccomp.default_action.is_empty() && seccomp.syscalls.is_empty() {
         return Ok(None);
@@ -151,7 +157,16 @@ pub fn compile(seccomp: &oci::Seccomp) -> Result<Option<Filter>> {
     if rules.default == ALLOW && rules.rules.is_empty() {
         return Ok(None);
     }
-    rules.translate(&Library::load()?).map(Some)
+    let slot = kept.and_then(|dir| cache::Slot::of(seccomp, dir));
+    if let Some(program) = slot.as_ref().and_then(cache::Slot::read) {
+        return Ok(Some(Filter { program, flags: rules.flags, listener: rules.listener }));
+    }
+    let library = Library::load()?;
+    let filter = rules.translate(&library)?;
+    if let (Some(slot), Some(file)) = (slot, library.file()) {
+        slot.write(&filter.program, &file);
+    }
+    Ok(Some(filter))
 }
 
 /// Rules that were read and found good, as far as that can be told without the library.

@@ -7,10 +7,13 @@ use testbed::harness;
 
 mod crash;
 mod devices;
+mod docker;
+mod engines;
 mod faults;
 mod hostile;
 mod named;
 mod peers;
+mod podman;
 mod pull;
 mod run;
 mod signals;
@@ -33,6 +36,9 @@ fn main() -> ExitCode {
         hostile::CHAPTER,
         faults::CHAPTER,
         crash::CHAPTER,
+        podman::rootless::CHAPTER,
+        podman::rootful::CHAPTER,
+        docker::CHAPTER,
     ];
     harness::main(&chapters, || fixture::prepare(env!("CARGO_BIN_EXE_testbed")))
 }

@@ -68,6 +68,17 @@ pub(super) fn by_hand(request: &Request<'_>, pid: u32) -> Result<Cgroup> {
         }
         return Ok(unfinished.finish());
     }
+    // A group that was there before, and empty, is the container's as much as one that was made for it.
+    let taken = |place: &&Place| {
+        !place.made && files::processes(&place.directory).is_ok_and(|all| all.iter().any(|&it| it != pid))
+    };
+    if let Some(place) = cgroup.places.iter().find(taken) {
+        if limited || !resources.devices.is_empty() {
+            let reason = format!("{} has other processes, which would be limited too", place.directory.display());
+            return Err(Error::bad_spec("linux.cgroupsPath", reason));
+        }
+        cgroup.shared = true;
+    }
     limit_and_warn(cgroup, resources)?;
     put_into_all(cgroup, pid)?;
     Ok(unfinished.finish())

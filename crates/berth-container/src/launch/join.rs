@@ -6,6 +6,7 @@ use std::path::Path;
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
+use super::affinity;
 use super::channel::Channel;
 use super::{Attendance, Entry, Observer, Options, Outcome, Steps, supervise};
 use crate::error::{Error, Result};
@@ -97,7 +98,9 @@ impl Target {
         let need_parent = new(libc::CLONE_NEWPID as u32) || new(CLONE_NEWTIME);
         let may_set_groups =
             std::fs::read(format!("/proc/{}/setgroups", self.pid)).is_ok_and(|text| text == b"allow\n");
-        Entry::new(process, personality, options, need_parent, may_set_groups)
+        let mut entry = Entry::new(process, personality, options, need_parent, may_set_groups)?;
+        entry.affinity = affinity::Affinity::plan(process.exec_cpu_affinity.as_ref())?;
+        Ok(entry)
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`Plan::execute`] then only makes system calls, in the order in which its steps read. In the default
 //! mode the calling process *becomes* the command: exit code and signals are the kernel's own business.
 
+mod affinity;
 mod channel;
 mod exec;
 mod filter;
@@ -23,6 +24,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
@@ -32,12 +34,12 @@ use crate::{oci, seccomp};
 pub use exec::DEFAULT_PATH;
 pub use hooks::Identity;
 pub use namespaces::IdMapping;
-pub(crate) use options::words as mount_options;
-pub(crate) use process::CAPABILITIES;
 pub use process::unknown_capabilities;
 pub use supervise::Attendance;
 
 pub(crate) use channel::{Channel, Message};
+pub(crate) use options::words as mount_options;
+pub(crate) use process::CAPABILITIES;
 pub(crate) use sys::send_signal;
 
 use crate::terminal::Terminal;
@@ -76,6 +78,8 @@ pub struct Options {
     pub filter: Vec<libc::sock_filter>,
     /// The configuration's filter for a process that joins. A new container has that of its configuration.
     pub profile: Option<seccomp::Filter>,
+    /// A directory of the user's own where compiled filters are kept: see [`seccomp::compile_kept`].
+    pub kept_filters: Option<PathBuf>,
     /// Keep the caller's supplementary groups, where the kernel would let us set others. Groups that have no id inside
     /// show as `nogroup` there, and still open what they open outside.
     pub keep_groups: bool,
@@ -161,6 +165,7 @@ pub(crate) struct Entry {
     keyring: Option<CString>,
     /// Signals that the caller ignores are not ignored by the command.
     fresh_signals: bool,
+    affinity: affinity::Affinity,
 }
 
 impl Entry {
@@ -189,6 +194,7 @@ impl Entry {
             console_size: process.console_size.map(|size| (size.height, size.width)),
             console: false,
             fresh_signals: options.identity.is_some(),
+            affinity: affinity::Affinity::default(),
             keyring: options.keyring.as_ref().map(|name| c_string(name.as_ref(), || "id".to_owned())).transpose()?,
         })
     }
@@ -215,6 +221,7 @@ impl Entry {
 
     /// Leaves the host's namespaces, with what can be reached only from there.
     fn enter(&self, steps: &dyn Steps) -> Result<()> {
+        self.affinity.begin()?;
         self.profile.connect()?;
         steps.enter()
     }
@@ -268,6 +275,12 @@ impl Plan {
         if (spec.hostname.is_some() || spec.domainname.is_some()) && !has(spec, NamespaceKind::Uts) {
             return Err(Error::bad_spec("hostname", "needs a uts namespace"));
         }
+        for (field, name) in [("hostname", &spec.hostname), ("domainname", &spec.domainname)] {
+            // The kernel takes 64 bytes, and cuts at a NUL without a word.
+            if name.as_ref().is_some_and(|name| name.len() > 64 || name.contains('\0')) {
+                return Err(Error::bad_spec(field, "is longer than 64 bytes, or has a NUL byte"));
+            }
+        }
         let personality = spec.linux.as_ref().and_then(|linux| linux.personality.as_ref());
         if let Some(flag) = personality.and_then(|personality| personality.flags.first()) {
             // The specification reserves them.
@@ -281,7 +294,7 @@ impl Plan {
         entry.console = options.identity.is_some() && terminals;
         if let Some(rules) = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) {
             entry.profile = filter::Profile::new(
-                seccomp::compile(rules)?,
+                seccomp::compile_kept(rules, options.kept_filters.as_deref())?,
                 entry.attributes.no_new_privileges(),
                 options.identity.as_ref(),
                 &spec.annotations,

@@ -263,20 +263,26 @@ impl Attributes {
         self.no_new_privileges
     }
 
+    /// Raises what must be raised: whoever made the container learns that it cannot be done, and not who starts it. The
+    /// limits themselves come later, as they hold for what is still to be done here, too.
+    pub fn try_limits(&self) -> Result<()> {
+        for limit in &self.rlimits {
+            let (soft, hard) = sys::rlimit(limit.1).map_err(|source| limit_error(limit, source))?;
+            if limit.3 > hard {
+                sys::set_rlimit(limit.1, soft, limit.3).map_err(|source| limit_error(limit, source))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts everything in force; the command must follow at once.
     pub fn apply(&self, profile: &Profile) -> Result<()> {
         let wrap = |what: &str| {
             let action = what.to_owned();
             move |source: io::Error| Error::system(action, source)
         };
-        for &(name, resource, soft, hard) in &self.rlimits {
-            sys::set_rlimit(resource, soft, hard).map_err(|source| Error::System {
-                action: format!("set the limit {name} to {soft}:{hard}"),
-                hint: (source.raw_os_error() == Some(libc::EPERM)).then(|| {
-                    "an ordinary user cannot raise a limit above the hard limit of the calling process".to_owned()
-                }),
-                source,
-            })?;
+        for limit in &self.rlimits {
+            sys::set_rlimit(limit.1, limit.2, limit.3).map_err(|source| limit_error(limit, source))?;
         }
         if let Some(domain) = self.personality {
             sys::set_personality(domain).map_err(wrap("set the execution domain"))?;
@@ -357,6 +363,15 @@ impl Attributes {
     }
 }
 
+fn limit_error((name, _, soft, hard): &(&str, u32, u64, u64), source: io::Error) -> Error {
+    let hint = "an ordinary user cannot raise a limit above the hard limit of the calling process";
+    Error::System {
+        action: format!("set the limit {name} to {soft}:{hard}"),
+        hint: (source.raw_os_error() == Some(libc::EPERM)).then(|| hint.to_owned()),
+        source,
+    }
+}
+
 /// Whether this user namespace has given up setgroups(2).
 fn groups_are_fixed() -> bool {
     std::fs::read("/proc/self/setgroups").is_ok_and(|text| text == b"deny\n")
@@ -402,9 +417,9 @@ impl Host {
         const FILE: &CStr = c"/proc/self/oom_score_adj";
         let Some(score) = self.oom_score_adj else { return Ok(()) };
         match write_proc(FILE, &score.to_string()) {
-            // To lower it takes a right that an ordinary user lacks, root in a user namespace included; a container that is
-            // a little more likely to be ended is better than none, as other runtimes decide.
-            Err(error) if error.raw_os_error() == Some(libc::EACCES) && !is_real_root() => Ok(()),
+            // To lower it takes CAP_SYS_RESOURCE, which an ordinary user lacks, root in a user namespace included; a
+            // container that is a little more likely to be ended is better than none, as other runtimes decide.
+            Err(error) if error.raw_os_error() == Some(libc::EACCES) => Ok(()),
             other => other.map_err(|e| Error::io("write", "/proc/self/oom_score_adj", e)),
         }
     }
@@ -437,12 +452,6 @@ fn write_proc(path: &CStr, text: &str) -> io::Result<()> {
     }
     rustix::io::write(&file, text.as_bytes())?;
     Ok(())
-}
-
-/// Whether this is the superuser of the machine, not of a user namespace.
-fn is_real_root() -> bool {
-    let whole = |text: String| text.split_whitespace().eq(["0", "0", "4294967295"]);
-    rustix::process::geteuid().is_root() && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(whole)
 }
 
 fn scheduler(scheduler: &Scheduler) -> Result<sys::SchedAttr> {

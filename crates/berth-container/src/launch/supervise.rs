@@ -187,6 +187,7 @@ fn child_main(entry: &Entry, steps: &dyn Steps, channel: Channel, attendance: &A
         if !channel.wait() {
             sys::exit_now(1);
         }
+        entry.affinity.settle()?;
         if attendance.leaves() && !entry.terminal {
             // Whoever ends the caller's process group does not mean a container that was left to itself. It fails where
             // there is a session already, which is as good.
@@ -214,6 +215,7 @@ fn child_main(entry: &Entry, steps: &dyn Steps, channel: Channel, attendance: &A
             start_init()?;
         }
         if let Some(gate) = &attendance.gate {
+            entry.attributes.try_limits()?;
             entry.command.check()?;
             if !channel.tell_created() {
                 sys::exit_now(1);

@@ -253,6 +253,17 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     }
 }
 
+/// The limits in force of a resource, by its `RLIMIT_*` number: soft and hard.
+pub fn rlimit(resource: u32) -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: no new limit is given; the kernel writes the old one to a live structure.
+    if unsafe { libc::prlimit64(0, resource as _, std::ptr::null(), &raw mut limit) } == 0 {
+        Ok((limit.rlim_cur, limit.rlim_max))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Installs a system call filter for this process and what it starts. Needs no-new-privs, or CAP_SYS_ADMIN.
 pub fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;

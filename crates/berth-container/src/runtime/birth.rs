@@ -103,6 +103,10 @@ impl Birth<'_> {
         if root.path.as_os_str().is_empty() {
             return Err(Error::bad_spec("root.path", "is empty"));
         }
+        if spec.linux.as_ref().is_some_and(|linux| linux.intel_rdt.is_some()) {
+            let reason = "cache and memory bandwidth allocation (resctrl) is not supported";
+            return Err(Error::bad_spec("linux.intelRdt", reason));
+        }
         let rootfs = bundle.join(&root.path);
         let activated = pass_listen_fds(&mut spec);
         let identity = Identity { id: self.id.to_owned(), bundle: bundle.clone() };
@@ -114,6 +118,7 @@ impl Birth<'_> {
             keyring: (!self.no_new_keyring).then(|| format!("_ses.{}", self.id)),
             no_pivot: self.no_pivot,
             set_home: true,
+            kept_filters: spec.linux.as_ref().and_then(|l| l.seccomp.as_ref()).and_then(|_| self.root.kept_filters()),
             ..Options::default()
         };
         let container = Bundle { spec, rootfs: Rootfs::Dir(rootfs.clone()) };

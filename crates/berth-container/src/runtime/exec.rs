@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::birth::{connect_console, write_pid_file};
 use super::record::Status;
-use super::root::Container;
+use super::root::{Container, KEPT_FILTERS};
 use crate::error::{Error, Result};
 use crate::launch::join::Target;
 use crate::launch::{Attendance, Identity, Observer, Options, Outcome};
@@ -59,7 +59,10 @@ impl Container {
             keyring: (!exec.no_new_keyring).then(|| format!("_ses.{}", self.record.id)),
             set_home: true,
             profile: match spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) {
-                Some(rules) => seccomp::compile(rules)?,
+                Some(rules) => {
+                    let kept = self.dir.parent().map(|root| root.join(KEPT_FILTERS));
+                    seccomp::compile_kept(rules, kept.as_deref())?
+                }
                 None => None,
             },
             ..Options::default()

@@ -130,7 +130,7 @@ pub fn features() -> Features {
         linux: Linux {
             namespaces: NamespaceKind::ALL.to_vec(),
             capabilities: launch::CAPABILITIES.to_vec(),
-            cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: true },
+            cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
             seccomp: library.as_ref().map(seccomp).unwrap_or_default(),
             apparmor: yes,
             // The label of the process is set, that of mounts is not.

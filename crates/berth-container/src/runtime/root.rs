@@ -24,6 +24,8 @@ use crate::oci::{self, Spec};
 pub(super) const STATE: &str = "state.json";
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const START: &str = "start.sock";
+/// Beside the containers' directories; no id has this character.
+pub(super) const KEPT_FILTERS: &str = "~filters";
 
 /// Longest id: a file name.
 const MAX_ID: usize = 255;
@@ -81,6 +83,11 @@ impl Root {
         std::iter::once(self.path.as_path()).chain(self.instead.as_deref())
     }
 
+    /// Where compiled system call filters are kept; nowhere as long as there was no container.
+    pub(super) fn kept_filters(&self) -> Option<PathBuf> {
+        self.places().find(|place| place.is_dir()).map(|place| place.join(KEPT_FILTERS))
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -122,10 +129,10 @@ impl Root {
     /// Removes what others left behind: containers of an earlier boot, and those of a `run` that was killed.
     pub fn sweep(&self) {
         for container in self.list().unwrap_or_default() {
-            if container.record.is_stale() {
-                if let Ok(Some(lock)) = Lock::try_on(&container.dir) {
-                    container.discard(&lock);
-                }
+            if container.record.is_stale()
+                && let Ok(Some(lock)) = Lock::try_on(&container.dir)
+            {
+                container.discard(&lock);
             }
         }
     }
@@ -134,7 +141,8 @@ impl Root {
     pub(super) fn sweep_sometimes(&self) {
         const WHILE: Duration = Duration::from_secs(60);
         for place in self.places() {
-            let mark = place.join(".swept");
+            // A name that no container can have.
+            let mark = place.join("~swept");
             let fresh = |meta: std::fs::Metadata| meta.modified().ok()?.elapsed().ok().map(|age| age < WHILE);
             if std::fs::symlink_metadata(&mark).ok().and_then(fresh) == Some(true) {
                 return;

@@ -5,11 +5,13 @@
 //! pages.
 #![allow(unsafe_code)] // The border to a C library: each block says why it is sound.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use libc::{c_char, c_int, c_uint, c_void};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -64,20 +66,33 @@ impl fmt::Display for Version {
     }
 }
 
+type Filter = *mut c_void;
+type GetVersion = unsafe extern "C" fn() -> *const Version;
+type Init = unsafe extern "C" fn(u32) -> Filter;
+type Release = unsafe extern "C" fn(Filter);
+type NativeArch = unsafe extern "C" fn() -> u32;
+type ResolveArch = unsafe extern "C" fn(*const c_char) -> u32;
+type AddArch = unsafe extern "C" fn(Filter, u32) -> c_int;
+type ResolveCall = unsafe extern "C" fn(*const c_char) -> c_int;
+type ResolveCallOn = unsafe extern "C" fn(u32, *const c_char) -> c_int;
+type SetAttribute = unsafe extern "C" fn(Filter, c_uint, u32) -> c_int;
+type AddRule = unsafe extern "C" fn(Filter, u32, c_int, c_uint, *const Condition) -> c_int;
+type Export = unsafe extern "C" fn(Filter, c_int) -> c_int;
+
 /// The functions of the loaded library. It stays loaded.
 #[derive(Debug, Clone, Copy)]
 pub struct Library {
-    version: unsafe extern "C" fn() -> *const Version,
-    init: unsafe extern "C" fn(u32) -> *mut c_void,
-    release: unsafe extern "C" fn(*mut c_void),
-    arch_native: unsafe extern "C" fn() -> u32,
-    arch_resolve_name: unsafe extern "C" fn(*const c_char) -> u32,
-    arch_add: unsafe extern "C" fn(*mut c_void, u32) -> c_int,
-    syscall_resolve_name: unsafe extern "C" fn(*const c_char) -> c_int,
-    syscall_resolve_name_arch: unsafe extern "C" fn(u32, *const c_char) -> c_int,
-    attr_set: unsafe extern "C" fn(*mut c_void, c_uint, u32) -> c_int,
-    rule_add_array: unsafe extern "C" fn(*mut c_void, u32, c_int, c_uint, *const Condition) -> c_int,
-    export_bpf: unsafe extern "C" fn(*const c_void, c_int) -> c_int,
+    version: GetVersion,
+    init: Init,
+    release: Release,
+    arch_native: NativeArch,
+    arch_resolve_name: ResolveArch,
+    arch_add: AddArch,
+    syscall_resolve_name: ResolveCall,
+    syscall_resolve_name_arch: ResolveCallOn,
+    attr_set: SetAttribute,
+    rule_add_array: AddRule,
+    export_bpf: Export,
 }
 
 impl Library {
@@ -93,31 +108,31 @@ impl Library {
             let reason = unsafe { libc::dlerror().as_ref().map(|text| CStr::from_ptr(text)) };
             return Err(unusable(reason.map_or_else(String::new, |text| text.to_string_lossy().into_owned())));
         }
-        /// Looks a function up and gives it the type of the field.
+        /// Looks a function up and gives it its type.
         macro_rules! function {
-            ($name:literal) => {{
+            ($name:literal, $of:ty) => {{
                 // SAFETY: the handle is that of a loaded library, and the name is a string ended by NUL.
                 let address = unsafe { libc::dlsym(handle, $name.as_ptr()) };
                 if address.is_null() {
                     return Err(unusable(format!("it has no {}", $name.to_string_lossy())));
                 }
-                // SAFETY: functions and data have pointers of one size here, it isn't null, and the field's type is that
+                // SAFETY: functions and data have pointers of one size here, it isn't null, and the type is that
                 // of the function in the library's manual.
-                unsafe { std::mem::transmute::<*mut c_void, _>(address) }
+                unsafe { std::mem::transmute::<*mut c_void, $of>(address) }
             }};
         }
         Ok(Library {
-            version: function!(c"seccomp_version"),
-            init: function!(c"seccomp_init"),
-            release: function!(c"seccomp_release"),
-            arch_native: function!(c"seccomp_arch_native"),
-            arch_resolve_name: function!(c"seccomp_arch_resolve_name"),
-            arch_add: function!(c"seccomp_arch_add"),
-            syscall_resolve_name: function!(c"seccomp_syscall_resolve_name"),
-            syscall_resolve_name_arch: function!(c"seccomp_syscall_resolve_name_arch"),
-            attr_set: function!(c"seccomp_attr_set"),
-            rule_add_array: function!(c"seccomp_rule_add_array"),
-            export_bpf: function!(c"seccomp_export_bpf"),
+            version: function!(c"seccomp_version", GetVersion),
+            init: function!(c"seccomp_init", Init),
+            release: function!(c"seccomp_release", Release),
+            arch_native: function!(c"seccomp_arch_native", NativeArch),
+            arch_resolve_name: function!(c"seccomp_arch_resolve_name", ResolveArch),
+            arch_add: function!(c"seccomp_arch_add", AddArch),
+            syscall_resolve_name: function!(c"seccomp_syscall_resolve_name", ResolveCall),
+            syscall_resolve_name_arch: function!(c"seccomp_syscall_resolve_name_arch", ResolveCallOn),
+            attr_set: function!(c"seccomp_attr_set", SetAttribute),
+            rule_add_array: function!(c"seccomp_rule_add_array", AddRule),
+            export_bpf: function!(c"seccomp_export_bpf", Export),
         })
     }
 
@@ -125,6 +140,20 @@ impl Library {
     pub fn version(&self) -> Version {
         // SAFETY: the function takes nothing and returns a pointer to a constant of the library, which stays loaded.
         unsafe { *(self.version)() }
+    }
+
+    /// The file that it was loaded from.
+    pub fn file(&self) -> Option<PathBuf> {
+        // SAFETY: all-zero is valid for the structure of pointers, which the function fills in; the string that it points
+        // at is the loader's, ended by NUL, and stays as long as the library.
+        let name = unsafe {
+            let mut info: libc::Dl_info = std::mem::zeroed();
+            if libc::dladdr(self.version as *const c_void, &raw mut info) == 0 || info.dli_fname.is_null() {
+                return None;
+            }
+            CStr::from_ptr(info.dli_fname)
+        };
+        Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
     }
 
     /// The token of the machine's own architecture.
@@ -212,12 +241,7 @@ impl Context<'_> {
         file.rewind().map_err(failed)?;
         let mut bytes = Vec::new();
         file.take((most as u64 + 1) * SIZE as u64).read_to_end(&mut bytes).map_err(failed)?;
-        program.extend(bytes.chunks_exact(SIZE).map(|chunk| libc::sock_filter {
-            code: u16::from_ne_bytes([chunk[0], chunk[1]]),
-            jt: chunk[2],
-            jf: chunk[3],
-            k: u32::from_ne_bytes([chunk[4], chunk[5], chunk[6], chunk[7]]),
-        }));
+        program.extend(instructions(&bytes));
         Ok(())
     }
 }
@@ -227,6 +251,16 @@ impl Drop for Context<'_> {
         // SAFETY: the context is live, and not used after this.
         unsafe { (self.library.release)(self.context) };
     }
+}
+
+/// A program from its bytes.
+pub fn instructions(bytes: &[u8]) -> impl Iterator<Item = libc::sock_filter> {
+    bytes.chunks_exact(size_of::<libc::sock_filter>()).map(|chunk| libc::sock_filter {
+        code: u16::from_ne_bytes([chunk[0], chunk[1]]),
+        jt: chunk[2],
+        jf: chunk[3],
+        k: u32::from_ne_bytes([chunk[4], chunk[5], chunk[6], chunk[7]]),
+    })
 }
 
 /// The library's functions return 0, or an error number negated.

@@ -126,7 +126,8 @@ fn calls_get_the_actions_of_a_profile() {
 #[test]
 fn every_operator_compares_whole_64_bit_values() {
     const BIG: u64 = 0x1_0000_0005;
-    let cases: &[(&str, u64, u64, &[(u64, bool)])] = &[
+    type Values = &'static [(u64, bool)];
+    let cases: &[(&str, u64, u64, Values)] = &[
         ("SCMP_CMP_EQ", BIG, 0, &[(BIG, true), (5, false), (BIG + 1, false)]),
         ("SCMP_CMP_NE", BIG, 0, &[(BIG, false), (5, true)]),
         ("SCMP_CMP_LT", BIG, 0, &[(BIG - 1, true), (BIG, false), (u64::MAX, false)]),
@@ -360,17 +361,5 @@ proptest! {
                 simulate(&filter.program, arch, number, &arguments);
             }
         }
-    }
-}
-
-#[test]
-#[ignore]
-fn timing() {
-    let text = std::fs::read_to_string(std::env::var("PROFILE").unwrap()).unwrap();
-    let seccomp: Seccomp = serde_json::from_str(&text).unwrap();
-    for _ in 0..6 {
-        let start = std::time::Instant::now();
-        let filter = compiled(&seccomp);
-        eprintln!("{:?} {}", start.elapsed(), filter.program.len());
     }
 }

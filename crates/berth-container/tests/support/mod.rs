@@ -60,6 +60,11 @@ impl World {
         world
     }
 
+    /// The program that starts containers.
+    pub fn launcher(&self) -> &Path {
+        &self.launcher
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -152,7 +157,7 @@ impl World {
         };
         let lowers = ["l0", "l1", "l2"].map(|name| self.path(name)).to_vec();
         let rootfs = Rootfs::Overlay { lowers, generated: Vec::new(), upper: Upper::Tmpfs { size: None } };
-        Run { world: self, bundle: Bundle { spec, rootfs }, extra: json!({}), setup: Vec::new() }
+        Run { world: self, bundle: Bundle { spec, rootfs }, extra: json!({}), setup: Vec::new(), superuser: false }
     }
 }
 
@@ -164,6 +169,7 @@ pub struct Run<'a> {
     pub bundle: Bundle,
     extra: Value,
     setup: Vec<Setup>,
+    superuser: bool,
 }
 
 impl Run<'_> {
@@ -234,6 +240,28 @@ impl Run<'_> {
         self.upper(Upper::Dir { upper, work }).set("named", json!([state, name]))
     }
 
+    /// The lowest layer itself is the root file system, without the later ones.
+    pub fn directory(mut self) -> Self {
+        self.bundle.rootfs = Rootfs::Dir(self.world.path("l0"));
+        self
+    }
+
+    /// The superuser starts it, without a user namespace, with a `/dev` of its own.
+    pub fn superuser(mut self) -> Self {
+        self.superuser = true;
+        self.process().user = User::default();
+        let linux = self.linux();
+        linux.namespaces.retain(|namespace| namespace.kind != NamespaceKind::User);
+        linux.uid_mappings.clear();
+        linux.gid_mappings.clear();
+        self.private_dev()
+    }
+
+    pub fn private_dev(mut self) -> Self {
+        self.spec().mounts[1] = Mount::of_type("tmpfs", "/dev", &["nosuid", "mode=755"]);
+        self
+    }
+
     /// Run in the launcher's process before it starts.
     pub fn before(mut self, setup: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static) -> Self {
         self.setup.push(Box::new(setup));
@@ -249,7 +277,7 @@ impl Run<'_> {
         self.world.give(&path);
         let mut command = Command::new(&self.world.launcher);
         command.arg(path).current_dir("/").stdin(Stdio::null());
-        if rustix::process::geteuid().is_root() {
+        if rustix::process::geteuid().is_root() && !self.superuser {
             command.uid(self.world.uid).gid(self.world.gid);
         }
         for setup in self.setup {
@@ -257,6 +285,11 @@ impl Run<'_> {
             unsafe { command.pre_exec(setup) };
         }
         command
+    }
+
+    /// Starts it with its outputs thrown away, and does not wait.
+    pub fn spawn(self, stdout: Stdio) -> Child {
+        spawn(self.launcher().stdout(stdout).stderr(Stdio::null()))
     }
 
     pub fn output(self) -> Finished {
@@ -349,6 +382,16 @@ impl Running {
         self.stdout.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
+}
+
+/// Whether this test can be run: it takes the superuser, whom CI has.
+pub fn superuser() -> bool {
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "CI runs this as root");
+    eprintln!("SKIPPED: takes the superuser");
+    false
 }
 
 /// The words of a text, as a set.

@@ -358,6 +358,13 @@ impl Body {
     }
 
     #[cfg(test)]
+    pub(super) fn number(mut self, value: u32) -> Body {
+        self.signature.push('u');
+        self.u32(value);
+        self
+    }
+
+    #[cfg(test)]
     pub(super) fn path(mut self, path: &str) -> Body {
         self.signature.push('o');
         self.text(path);
@@ -503,6 +510,11 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    #[cfg(test)]
+    pub(super) fn position(&self) -> usize {
+        self.at
+    }
+
     pub(super) fn take(&mut self, count: usize) -> Result<&[u8], Failure> {
         let end = self.at.checked_add(count).ok_or_else(malformed)?;
         let taken = self.bytes.get(self.at..end).ok_or_else(malformed)?;

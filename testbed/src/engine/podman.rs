@@ -1,0 +1,106 @@
+//! podman with storage and configuration of a test's own.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::Engine;
+use super::IMAGE;
+use crate::fixture::Fixture;
+use crate::process;
+
+/// podman.
+#[derive(Debug)]
+pub struct Podman {
+    fixture: Fixture,
+    first_mounts: BTreeSet<String>,
+    group: Option<String>,
+}
+
+impl Podman {
+    /// podman for an ordinary user with subordinate ids. It has no control groups: without systemd nobody gives it any.
+    pub fn rootless() -> Podman {
+        Podman::with(Fixture::new(), None)
+    }
+
+    /// podman for root, on the host's control groups.
+    pub fn rootful() -> Podman {
+        super::own_places();
+        let group = format!("berth-e2e-podman-{}", std::process::id());
+        Podman::with(Fixture::as_oneself(), Some(group))
+    }
+
+    fn with(fixture: Fixture, group: Option<String>) -> Podman {
+        let runtime = super::runtime(&fixture);
+        let name = super::state_name(&runtime);
+        // What podman asks for by default is more than some have; `runtime_supports…` lists only what it knows itself.
+        let conf = format!(
+            "[containers]\ndefault_ulimits = [\"nofile=1000:2000\", \"nproc=4000:4000\"]\n\
+             init_path = \"/usr/bin/tini-static\"\n\
+             [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"{name}\"\n\
+             runtime_supports_json = [\"{name}\"]\nruntime_supports_nocgroup = [\"{name}\"]\n\
+             [engine.runtimes]\n{name} = [\"{}\"]\n",
+            runtime.display()
+        );
+        fixture.write("containers.conf", conf);
+        let dir = |name: &str| fixture.path("work").join(name).display().to_string();
+        let storage = format!(
+            "[storage]\ndriver = \"overlay\"\nrunroot = \"{}\"\ngraphroot = \"{}\"\n",
+            dir("podman-run"),
+            dir("podman")
+        );
+        fixture.write("storage.conf", storage);
+        let mut podman = Podman { fixture, first_mounts: BTreeSet::new(), group };
+        let archive = podman.fixture.archive_of(IMAGE);
+        process::run(podman.command(&["load", "-q", "-i"]).arg(&archive)).ok();
+        podman.first_mounts = super::mounts();
+        podman
+    }
+}
+
+impl Engine for Podman {
+    fn fixture(&self) -> &Fixture {
+        &self.fixture
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = self.fixture.command("podman", &[]);
+        command.env("CONTAINERS_CONF", self.fixture.path("containers.conf"));
+        command.env("CONTAINERS_STORAGE_CONF", self.fixture.path("storage.conf"));
+        command.args(["--cgroup-manager", "cgroupfs"]).args(words);
+        command
+    }
+
+    fn options(&self) -> Vec<String> {
+        let group = self.group.iter().map(|group| format!("--cgroup-parent=/{group}"));
+        ["--network=none".to_owned()].into_iter().chain(group).collect()
+    }
+
+    fn state(&self) -> PathBuf {
+        let runtime = super::state_name(&super::runtime(&self.fixture));
+        if self.group.is_some() { PathBuf::from("/run").join(runtime) } else { self.fixture.path("run").join(runtime) }
+    }
+
+    fn control_group(&self) -> Option<String> {
+        self.group.clone()
+    }
+
+    fn is_own(&self, pid: i32) -> bool {
+        // The process that keeps an ordinary user's namespaces for the next command.
+        let name = process::name(pid);
+        self.group.is_none() && (name == "podman" || name.starts_with("podman pause") || name.contains("catatonit"))
+    }
+
+    fn first_mounts(&self) -> &BTreeSet<String> {
+        &self.first_mounts
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        super::unmount_below(self.fixture.path("work").as_path());
+        if let Some(group) = &self.group {
+            super::remove_control_group(group);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What there is on the nodes besides the cluster's own: processes, mounts, control groups, files, and the nodes' health.
+
+use std::collections::BTreeSet;
+
+use super::Cluster;
+use crate::process;
+
+/// The daemons of a cluster, by the first or the last words of their command lines.
+const DAEMONS: [&str; 4] = ["munged", "slurmctld", "slurmd", "slurmscriptd"];
+
+/// Prints a node's traces, one a line. Slurm's own records of credentials, which come and go with every job, are none, and
+/// neither is the folder of a user's containers: what is in it is.
+const LIST: &str = r#"
+cut -d' ' -f4,5,9- /proc/self/mountinfo | sed 's/^/mount /'
+find /sys/fs/cgroup -mindepth 2 -type d -printf 'cgroup %P\n' 2>/dev/null
+find /tmp /run /dev/shm /var/tmp /var/spool/slurmd -mindepth 1 \
+  ! -name '*cred_state*' ! -name 'hwloc_topo*' ! -name '*.sock' ! -name 'slurmd*.pid' \
+  ! -regex '/tmp/berth-runtime-[0-9]*\(/.swept\)?' \
+  -printf 'file %p of %u\n' 2>/dev/null
+"#;
+
+/// A list of what there is; two of them can be compared.
+#[derive(Debug, Clone)]
+pub struct Traces(BTreeSet<String>);
+
+impl Traces {
+    pub(super) fn of(cluster: &Cluster) -> Traces {
+        let mut traces = BTreeSet::new();
+        for node in cluster.node_names() {
+            let listed = cluster.node(&node).run(&["sh", "-c", LIST]).stdout;
+            traces.extend(listed.lines().map(|line| format!("{node}: {line}")));
+            let health = cluster.root().run(&["sinfo", "-h", "-n", &node, "-o", "state %T, reason %E"]).stdout;
+            traces.insert(format!("{node}: {}", health.trim()));
+        }
+        let jobs = cluster.root().run(&["squeue", "-h", "-o", "job %i of %u, %T: %r"]).stdout;
+        traces.extend(jobs.lines().map(str::to_owned));
+        // Orphans of the box belong to its first process, so that none is missed, whatever namespaces it is in.
+        for pid in process::descendants(cluster.init) {
+            let name = process::name(pid);
+            let mut words = name.split(' ');
+            if ![words.next(), words.next_back()].into_iter().flatten().any(|word| DAEMONS.contains(&word)) {
+                traces.insert(format!("process {pid} {name}"));
+            }
+        }
+        Traces(traces)
+    }
+
+    /// Whether no job is on its way and every node is idle.
+    pub(super) fn are_idle(&self) -> bool {
+        let state = |line: &&String| line.contains(": state ");
+        self.0.iter().filter(state).all(|line| line.contains(": state idle, reason none"))
+            && !self.0.iter().any(|line| {
+                line.starts_with("job ") || line.starts_with("process ") || line.contains("/job_")
+            })
+    }
+
+    /// What is here and was not there `before`, and what was there and is gone.
+    pub fn since(&self, before: &Traces) -> Vec<String> {
+        let new = self.0.difference(&before.0).map(|line| format!("new: {line}"));
+        let gone = before.0.difference(&self.0).map(|line| format!("gone: {line}"));
+        new.chain(gone).collect()
+    }
+}

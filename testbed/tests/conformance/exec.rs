@@ -1,0 +1,3 @@
+//! Placeholder.
+/// The tests of this file.
+pub const SECTION: crate::property::Section = crate::property::Section { name: "exec", title: "exec", properties: &[] };

@@ -1,0 +1,71 @@
+//! berth as the OCI runtime of real Slurm, of the three releases that Debian packages: the configurations of Slurm's guide
+//! to containers, word for word, and the one that berth's documentation advises.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::process::ExitCode;
+
+use testbed::fixture;
+use testbed::harness;
+use testbed::harness::Prepared;
+use testbed::slurm;
+use testbed::slurm::Release;
+
+/// Lists tests that take a release: each becomes three, in a chapter for each release.
+macro_rules! on_each_release {
+    ($chapter:literal: $($name:ident),+ $(,)?) => {
+        /// The tests of this file, by release.
+        pub const CHAPTERS: [testbed::harness::Chapter; 3] = [
+            on_each_release!(@one concat!("slurm_22_05::", $chapter), Bookworm, $($name),+),
+            on_each_release!(@one concat!("slurm_24_11::", $chapter), Trixie, $($name),+),
+            on_each_release!(@one concat!("slurm_26_05::", $chapter), Forky, $($name),+),
+        ];
+    };
+    (@one $chapter:expr, $release:ident, $($name:ident),+) => {
+        testbed::harness::Chapter {
+            name: $chapter,
+            cases: &[$(testbed::harness::Case {
+                name: stringify!($name),
+                needs: &[
+                    testbed::harness::Need::Root,
+                    testbed::harness::Need::Program("mmdebstrap", "mmdebstrap"),
+                    testbed::harness::Need::Slurm(testbed::slurm::Release::$release),
+                ],
+                limit: testbed::harness::LIMIT,
+                run: || $name(testbed::slurm::Release::$release),
+            }),+],
+        }
+    };
+}
+
+mod create;
+mod run;
+mod site;
+mod world;
+
+/// The programs that boxes see; removed when dropped.
+#[derive(Debug)]
+struct Run {
+    _programs: tempfile::TempDir,
+}
+
+/// Makes the root folders, and copies of the programs. Without a mirror of Debian the tests say what they need.
+fn prepare() -> io::Result<Prepared<Run>> {
+    let testbed = env!("CARGO_BIN_EXE_testbed");
+    let programs = fixture::shared_dir("berth-slurm-bin-")?;
+    fs::copy(testbed, programs.path().join("testbed"))?;
+    fs::copy(fixture::berth_program(testbed)?, programs.path().join("berth"))?;
+    if rustix::process::getuid().is_root() && harness::found("mmdebstrap") {
+        for (_, error) in slurm::root::ensure(&Release::ALL) {
+            eprintln!("testbed: {error}");
+        }
+    }
+    let env = vec![(slurm::PROGRAMS, programs.path().into())];
+    Ok(Prepared { env, keep: Run { _programs: programs } })
+}
+
+fn main() -> ExitCode {
+    let chapters = [run::CHAPTERS, create::CHAPTERS, site::CHAPTERS].concat();
+    harness::main(&chapters, prepare)
+}
