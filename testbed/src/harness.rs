@@ -114,9 +114,9 @@ impl Need {
                     rustix::process::getuid().is_root() || PathBuf::from("/sys/fs/cgroup/cgroup.controllers").exists();
                 (!there).then(|| "needs control groups of version 2 (or root)".to_owned())
             }
-            Need::Slurm(release) => slurm::root::find(release).is_none().then(|| {
-                format!("needs Slurm {} from the packages of Debian {}", release.version(), release.suite())
-            }),
+            Need::Slurm(release) => slurm::root::find(release)
+                .is_none()
+                .then(|| format!("needs Slurm {} from the packages of Debian {}", release.version(), release.suite())),
             Need::SubIds => {
                 let user = User::current();
                 let ranges = fs::read_to_string("/etc/subuid").unwrap_or_default();

@@ -126,4 +126,3 @@ fn set_size(terminal: impl std::os::fd::AsFd, (rows, columns): (u16, u16)) -> io
     let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }
-

@@ -14,6 +14,7 @@
 //! Source: <https://github.com/opencontainers/runtime-spec/blob/v1.2.0/runtime.md>
 
 mod birth;
+mod container;
 pub mod default_spec;
 mod exec;
 pub mod features;
@@ -21,9 +22,10 @@ mod record;
 mod root;
 
 pub use birth::{Birth, Ended};
+pub use container::{Container, Signal};
 pub use exec::Exec;
 pub use record::{Record, Status, now};
-pub use root::{Container, Root, Signal};
+pub use root::Root;
 
 use std::path::{Path, PathBuf};
 

@@ -102,7 +102,7 @@ impl Signals {
     }
 
     /// The next signal that has arrived.
-    fn next(&self) -> Option<i32> {
+    pub(crate) fn next(&self) -> Option<i32> {
         let mut record = [0u8; size_of::<libc::signalfd_siginfo>()];
         match rustix::io::read(&self.fd, &mut record) {
             // The number is the first field.
@@ -111,6 +111,12 @@ impl Signals {
             }
             _ => None,
         }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -55,12 +55,12 @@ fn the_superuser_gets_device_nodes_as_asked() {
     };
     let expected = "dev/null 1:3 666 0:0\ndev/mine 1:5 642 7:8\ndev/urandom 1:9 666 0:0\n\
                     data/other 1:7 666 0:0\ndata/pipe 0:0 666 0:0";
-    assert_eq!(run.as_superuser().directory().before(umask).output().ok(), expected);
+    assert_eq!(run.superuser().directory().before(umask).output().ok(), expected);
     // What is there already and is the same is fine; something else is not.
     let run = |number| {
         let mut run = world.shell("true");
         run.linux().devices = vec![device("c", "/data/other", Some(number))];
-        run.as_superuser().directory().output()
+        run.superuser().directory().output()
     };
     assert_eq!(run((1, 7)).ok(), "");
     assert!(run((1, 5)).fails(125).contains("something else"), "");
@@ -114,7 +114,7 @@ fn options_of_binds_ask_for_no_more_than_the_kernel_gives() {
     assert!(seen.contains(" ro,"), "{seen}");
     if superuser() {
         let words = ["noatime", "nosuid", "nodev", "rw", "suid"];
-        let seen = grep().as_superuser().bind("outside", "/data", &words).output().ok();
+        let seen = grep().superuser().bind("outside", "/data", &words).output().ok();
         assert!(seen.contains(" rw,nodev,noatime"), "{seen}");
     }
 }
@@ -223,7 +223,7 @@ fn propagation_of_the_root_is_as_asked() {
             }
             let mut run = world.shell("grep ' / / ' /proc/self/mountinfo || grep -E ' /[^ ]* / ' /proc/self/mountinfo");
             run.linux().rootfs_propagation = Some(word.to_owned());
-            let run = if as_superuser { run.as_superuser() } else { run };
+            let run = if as_superuser { run.superuser() } else { run };
             let seen = run.directory().output().ok();
             let fields = seen.split(" - ").next().unwrap();
             assert!(fields.contains(expected), "{word}: {seen}");
@@ -261,7 +261,7 @@ fn mounts_of_the_superuser_may_be_id_mapped() {
     // As the file system has them, and as they are shown.
     mount.uid_mappings = map(5, world.uid);
     mount.gid_mappings = map(5, world.gid);
-    let run = world.shell("stat -c %u:%g data/file data/another").as_superuser().mount(mount.clone()).output();
+    let run = world.shell("stat -c %u:%g data/file data/another").superuser().mount(mount.clone()).output();
     let said = format!("{}{}", run.stdout(), run.stderr());
     assert!(said.contains("5:5\n65534:65534") || said.contains("cannot be id-mapped"), "{said}");
     let said = world.shell("true").mount(mount).output().fails(125);
@@ -281,7 +281,7 @@ fn control_groups_are_shown_and_cannot_be_changed_where_that_was_said() {
             let run = if own { run.unshare(&[NamespaceKind::Cgroup]) } else { run };
             let run = run.mount(Mount::of_type("tmpfs", "/sys", &[]));
             let run = run.mount(Mount::of_type("cgroup", "/sys/fs/cgroup", &["nosuid", "nodev", "noexec", "ro"]));
-            let run = if as_superuser { run.as_superuser() } else { run };
+            let run = if as_superuser { run.superuser() } else { run };
             let seen = run.output();
             let host = fs::read_dir("/sys/fs/cgroup").unwrap().count();
             assert!(seen.stdout().lines().count() > 0 || host == 0, "{seen:?}");

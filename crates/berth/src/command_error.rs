@@ -23,6 +23,8 @@ pub enum Kind {
     CannotInvoke,
     /// The command does not exist in the container.
     CommandNotFound,
+    /// A signal ended us before the command ran: 128 and its number.
+    Signal(u8),
     /// Whoever read our output has gone.
     BrokenPipe,
     /// The verb did its work and reports that something is not as it should be (`berth verify`). The report is the
@@ -36,6 +38,7 @@ impl Kind {
     pub fn exit_code(self) -> u8 {
         match self {
             Kind::Usage | Kind::Config | Kind::Failure => 125,
+            Kind::Signal(code) => code,
             Kind::CannotInvoke => 126,
             Kind::CommandNotFound => 127,
             Kind::BrokenPipe => 141,
@@ -216,6 +219,7 @@ impl From<berth_container::Error> for CommandError {
         let kind = match error.exit_code() {
             126 => Kind::CannotInvoke,
             127 => Kind::CommandNotFound,
+            code @ 129.. => Kind::Signal(code),
             _ => Kind::Failure,
         };
         CommandError::from_error(kind, &error).with_hint_if(error.hint())

@@ -49,7 +49,11 @@ impl Docker {
         path.extend(["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from));
         command.env("PATH", std::env::join_paths(path).expect("no colon in a path"));
         command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
-        command.arg("--host").arg(format!("unix://{}", dir.join("sock").display())).arg("--pidfile").arg(dir.join("pid"));
+        command
+            .arg("--host")
+            .arg(format!("unix://{}", dir.join("sock").display()))
+            .arg("--pidfile")
+            .arg(dir.join("pid"));
         command.args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]);
         command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &format!("/{group}")]);
         if name != "runc" {

@@ -71,9 +71,7 @@ pub fn make_bundle(session: &Session<'_>, dir: &str) {
                 rootfs/bin/busybox --list | grep -vx busybox | while read name; do ln -sf busybox \"rootfs/bin/$name\"; done && \
                 echo 'root:x:0:0::/:/bin/sh' >rootfs/etc/passwd && echo 'no program' >rootfs/etc/text";
     session.run(&["sh", "-c", line, dir]).ok();
-    let mount = |to: &str, kind: &str, source: &str, options: &[&str]| {
-        json!({"destination": to, "type": kind, "source": source, "options": options})
-    };
+    let mount = |to: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": to, "type": kind, "source": source, "options": options});
     let mapping = json!([{"containerID": 0, "hostID": id, "size": 1}]);
     let namespaces: Vec<Value> =
         ["user", "mount", "pid", "ipc", "uts"].iter().map(|kind| json!({"type": kind})).collect();

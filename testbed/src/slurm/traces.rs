@@ -49,9 +49,10 @@ impl Traces {
     pub(super) fn are_idle(&self) -> bool {
         let state = |line: &&String| line.contains(": state ");
         self.0.iter().filter(state).all(|line| line.contains(": state idle, reason none"))
-            && !self.0.iter().any(|line| {
-                line.starts_with("job ") || line.starts_with("process ") || line.contains("/job_")
-            })
+            && !self
+                .0
+                .iter()
+                .any(|line| line.starts_with("job ") || line.starts_with("process ") || line.contains("/job_"))
     }
 
     /// What is here and was not there `before`, and what was there and is gone.

@@ -1,3 +1,4 @@
 //! Placeholder.
 /// The tests of this file.
-pub const SECTION: crate::property::Section = crate::property::Section { name: "cgroups", title: "cgroups", properties: &[] };
+pub const SECTION: crate::property::Section =
+    crate::property::Section { name: "cgroups", title: "cgroups", properties: &[] };

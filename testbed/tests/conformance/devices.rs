@@ -72,7 +72,10 @@ fn a_device_of_the_host_is_given_to_an_ordinary_user(runtime: Runtime) {
         .expect("a device");
     let mut world = World::user(runtime);
     world.set("/linux/devices", json!([{"path": path, "type": "c", "major": major, "minor": minor}]));
-    assert_eq!(world.says(&format!("stat -c '%t:%T %F' {path}")), format!("{major:x}:{minor:x} character special file"));
+    assert_eq!(
+        world.says(&format!("stat -c '%t:%T %F' {path}")),
+        format!("{major:x}:{minor:x} character special file")
+    );
 }
 
 fn a_device_of_an_unknown_kind_is_refused(runtime: Runtime) {
@@ -106,7 +109,8 @@ fn a_pipe_is_made(runtime: Runtime) {
 }
 
 fn mode_and_owner_of_a_device_are_set(runtime: Runtime) {
-    let wanted = json!({"path": "/dev/thing", "type": "c", "major": 1, "minor": 3, "fileMode": 0o642, "uid": 7, "gid": 8});
+    let wanted =
+        json!({"path": "/dev/thing", "type": "c", "major": 1, "minor": 3, "fileMode": 0o642, "uid": 7, "gid": 8});
     assert_eq!(device(runtime, wanted, "%a %u:%g"), "642 7:8");
 }
 

@@ -53,7 +53,8 @@ fn kept(world: &World, kind: &str) -> Value {
 
 /// A hook inside of the container: a script of its shell, on its own files.
 fn inner_hook(world: &mut World, kind: &str, lines: &str) {
-    world.push(&format!("/hooks/{kind}"), json!({"path": "/bin/sh", "args": ["sh", "-c", lines], "env": ["PATH=/bin"]}));
+    world
+        .push(&format!("/hooks/{kind}"), json!({"path": "/bin/sh", "args": ["sh", "-c", lines], "env": ["PATH=/bin"]}));
 }
 
 fn hooks_run_in_the_order_of_the_life(runtime: Runtime) {
@@ -165,7 +166,8 @@ fn create_runtime_runs_in_the_namespaces_of_the_runtime(runtime: Runtime) {
     let file = world.path("host/names").display().to_string();
     hook(&mut world, "createRuntime", "hook", &format!("readlink /proc/self/ns/mnt /proc/self/ns/uts > {file}"));
     world.args(&["/bin/true"]).create().end();
-    let own = |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}")).expect("the kernel has it").display().to_string();
+    let own =
+        |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}")).expect("the kernel has it").display().to_string();
     assert_eq!(world.read("host/names"), format!("{}\n{}\n", own("mnt"), own("uts")));
 }
 
@@ -174,7 +176,8 @@ fn create_container_runs_in_the_namespaces_of_the_container(runtime: Runtime) {
     let file = world.path("host/names").display().to_string();
     hook(&mut world, "createContainer", "hook", &format!("readlink /proc/self/ns/mnt /proc/self/ns/uts > {file}"));
     let pid = world.sleeper();
-    let of = |kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("the kernel has it").display().to_string();
+    let of =
+        |kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("the kernel has it").display().to_string();
     assert_eq!(world.read("host/names"), format!("{}\n{}\n", of("mnt"), of("uts")));
     world.end();
 }

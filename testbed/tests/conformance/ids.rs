@@ -78,7 +78,10 @@ fn ranges_are_mapped(runtime: Runtime) {
 
 fn files_can_belong_to_several_users(runtime: Runtime) {
     let mut world = World::ranges(runtime);
-    world.set("/process/capabilities", json!({"bounding": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"]}));
+    world.set(
+        "/process/capabilities",
+        json!({"bounding": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"]}),
+    );
     assert_eq!(world.says("touch /new; chown 7:8 /new; stat -c %u:%g /new"), "7:8");
     let first = world.spec["linux"]["uidMappings"][1]["hostID"].as_u64().expect("a number");
     assert_eq!(u64::from(world.rootfs("new").metadata().expect("the file").uid()), first + 6);
@@ -94,11 +97,17 @@ fn the_program_runs_with_a_mapped_id(runtime: Runtime) {
 fn the_number_of_the_user_can_be_in_the_middle(runtime: Runtime) {
     let mut world = World::ranges(runtime);
     let (uid, sub) = (world.user.uid, world.spec["linux"]["uidMappings"][1]["hostID"].as_u64().expect("a number"));
-    world.set("/linux/uidMappings", json!([{"containerID": 0, "hostID": sub, "size": 1000},
-        {"containerID": 1000, "hostID": uid, "size": 1}, {"containerID": 1001, "hostID": sub + 1000, "size": 1000}]));
+    world.set(
+        "/linux/uidMappings",
+        json!([{"containerID": 0, "hostID": sub, "size": 1000},
+        {"containerID": 1000, "hostID": uid, "size": 1}, {"containerID": 1001, "hostID": sub + 1000, "size": 1000}]),
+    );
     let (gid, sub) = (world.user.gid, world.spec["linux"]["gidMappings"][1]["hostID"].as_u64().expect("a number"));
-    world.set("/linux/gidMappings", json!([{"containerID": 0, "hostID": sub, "size": 1000},
-        {"containerID": 1000, "hostID": gid, "size": 1}, {"containerID": 1001, "hostID": sub + 1000, "size": 1000}]));
+    world.set(
+        "/linux/gidMappings",
+        json!([{"containerID": 0, "hostID": sub, "size": 1000},
+        {"containerID": 1000, "hostID": gid, "size": 1}, {"containerID": 1001, "hostID": sub + 1000, "size": 1000}]),
+    );
     world.set("/process/user", json!({"uid": 1000, "gid": 1000}));
     assert_eq!(world.says("id -u; touch /tmp/new; stat -c %u:%g /tmp/new"), "1000\n1000:1000");
     assert_eq!(world.rootfs("tmp/new").metadata().expect("the file").uid(), uid);

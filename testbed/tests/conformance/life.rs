@@ -250,7 +250,8 @@ fn the_state_is_nothing_but_json(runtime: Runtime) {
 }
 
 /// A container that tells of the signals that it gets, and goes on.
-const HEARS: &str = "for s in HUP INT TERM USR1 USR2; do trap \"echo $s\" $s; done; echo ready; while true; do sleep 0.02; done";
+const HEARS: &str =
+    "for s in HUP INT TERM USR1 USR2; do trap \"echo $s\" $s; done; echo ready; while true; do sleep 0.02; done";
 
 fn the_signal_arrives(runtime: Runtime) {
     let mut world = World::user(runtime);

@@ -99,7 +99,10 @@ fn a_masked_path_stays_inside_of_the_root(runtime: Runtime) {
 fn a_read_only_file_cannot_be_written(runtime: Runtime) {
     let mut world = World::user(runtime);
     world.set("/linux/readonlyPaths", json!(["/etc/passwd"]));
-    assert_eq!(world.says("(echo x >> /etc/passwd) 2>/dev/null || echo no; touch /etc/new && wc -l < /etc/passwd"), "no\n2");
+    assert_eq!(
+        world.says("(echo x >> /etc/passwd) 2>/dev/null || echo no; touch /etc/new && wc -l < /etc/passwd"),
+        "no\n2"
+    );
 }
 
 fn a_read_only_folder_cannot_be_written(runtime: Runtime) {

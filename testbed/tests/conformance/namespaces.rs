@@ -251,7 +251,10 @@ fn an_unknown_kind_is_refused(runtime: Runtime) {
 fn the_clocks_are_moved(runtime: Runtime) {
     let mut world = World::user(runtime);
     world.new_namespace("time");
-    world.set("/linux/timeOffsets", json!({"monotonic": {"secs": 2000, "nanosecs": 5}, "boottime": {"secs": 1_000_000}}));
+    world.set(
+        "/linux/timeOffsets",
+        json!({"monotonic": {"secs": 2000, "nanosecs": 5}, "boottime": {"secs": 1_000_000}}),
+    );
     let uptime = world.says("cut -d. -f1 /proc/uptime; cat /proc/self/timens_offsets");
     let (uptime, offsets) = uptime.split_once('\n').expect("two lines");
     assert!(uptime.parse::<u64>().is_ok_and(|seconds| seconds >= 1_000_000), "{uptime}");

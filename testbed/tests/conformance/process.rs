@@ -155,12 +155,14 @@ fn the_bounding_set_is_set(runtime: Runtime) {
 
 fn the_effective_set_is_set(runtime: Runtime) {
     // The kernel gives root all of the bounding set when a program starts.
-    let sets: &[(&str, &[&str])] = &[("bounding", &["CAP_KILL"]), ("effective", &["CAP_KILL"]), ("permitted", &["CAP_KILL"])];
+    let sets: &[(&str, &[&str])] =
+        &[("bounding", &["CAP_KILL"]), ("effective", &["CAP_KILL"]), ("permitted", &["CAP_KILL"])];
     assert_eq!(capability_set(runtime, sets, "CapEff"), KILL);
 }
 
 fn the_permitted_set_is_set(runtime: Runtime) {
-    let sets: &[(&str, &[&str])] = &[("bounding", &["CAP_KILL"]), ("effective", &["CAP_KILL"]), ("permitted", &["CAP_KILL"])];
+    let sets: &[(&str, &[&str])] =
+        &[("bounding", &["CAP_KILL"]), ("effective", &["CAP_KILL"]), ("permitted", &["CAP_KILL"])];
     assert_eq!(capability_set(runtime, sets, "CapPrm"), KILL);
 }
 
@@ -197,8 +199,11 @@ fn an_unknown_capability_does_no_harm(runtime: Runtime) {
 
 fn soft_and_hard_limits_are_set(runtime: Runtime) {
     let mut world = World::user(runtime);
-    world.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 200, "hard": 300},
-        {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]));
+    world.set(
+        "/process/rlimits",
+        json!([{"type": "RLIMIT_NOFILE", "soft": 200, "hard": 300},
+        {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]),
+    );
     assert_eq!(world.says("ulimit -Sn; ulimit -Hn; ulimit -c"), "200\n300\n0");
 }
 
@@ -277,7 +282,10 @@ fn the_batch_policy_is_set(runtime: Runtime) {
 
 fn a_real_time_policy_is_set(runtime: Runtime) {
     let mut world = World::root(runtime);
-    world.set("/process/scheduler", json!({"policy": "SCHED_FIFO", "priority": 3, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}));
+    world.set(
+        "/process/scheduler",
+        json!({"policy": "SCHED_FIFO", "priority": 3, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}),
+    );
     let pid = world.sleeper();
     let attributes = scheduling(pid);
     assert_eq!((attributes.policy, attributes.priority, attributes.flags & 1), (libc::SCHED_FIFO as u32, 3, 1));
@@ -286,11 +294,16 @@ fn a_real_time_policy_is_set(runtime: Runtime) {
 fn a_deadline_is_set(runtime: Runtime) {
     let mut world = World::root(runtime);
     let (run, deadline, period) = (1_000_000, 50_000_000, 100_000_000);
-    world.set("/process/scheduler",
-        json!({"policy": "SCHED_DEADLINE", "runtime": run, "deadline": deadline, "period": period}));
+    world.set(
+        "/process/scheduler",
+        json!({"policy": "SCHED_DEADLINE", "runtime": run, "deadline": deadline, "period": period}),
+    );
     let pid = world.sleeper();
     let attributes = scheduling(pid);
-    assert_eq!((attributes.policy, attributes.runtime, attributes.deadline, attributes.period), (6, run, deadline, period));
+    assert_eq!(
+        (attributes.policy, attributes.runtime, attributes.deadline, attributes.period),
+        (6, run, deadline, period)
+    );
 }
 
 fn the_class_and_the_level_are_set(runtime: Runtime) {

@@ -29,8 +29,11 @@ section!("seccomp", "Seccomp (config-linux.md)";
 /// A container whose filter allows all but what these rules say.
 fn with(runtime: Runtime, rules: Value) -> World {
     let mut world = World::user(runtime);
-    world.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64",
-        "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"], "syscalls": rules}));
+    world.set(
+        "/linux/seccomp",
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64",
+        "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"], "syscalls": rules}),
+    );
     world
 }
 
@@ -57,25 +60,123 @@ fn a_filter_needs_no_new_privileges_no_more(runtime: Runtime) {
 
 /// All that busybox needs, as a list of what is allowed would be too long to be kept here: the rest of a refusing filter.
 const ALLOWED: &[&str] = &[
-    "read", "write", "close", "fstat", "lstat", "stat", "lseek", "mmap", "mprotect", "munmap", "brk", "rt_sigaction",
-    "rt_sigprocmask", "rt_sigreturn", "ioctl", "access", "pipe", "pipe2", "dup", "dup2", "dup3", "nanosleep", "getpid",
-    "clone", "clone3", "fork", "vfork", "execve", "execveat", "exit", "exit_group", "wait4", "kill", "uname", "fcntl",
-    "getcwd", "chdir", "fchdir", "readlink", "readlinkat", "getuid", "getgid", "geteuid", "getegid", "getppid", "getpgrp",
-    "setuid", "setgid", "setgroups", "setresuid", "setresgid", "capget", "capset", "prctl", "arch_prctl", "futex",
-    "set_tid_address", "set_robust_list", "rseq", "prlimit64", "getrandom", "openat", "open", "newfstatat", "statx",
-    "getdents64", "seccomp", "sigaltstack", "sched_yield", "gettid", "tgkill", "epoll_pwait", "epoll_ctl",
-    "epoll_create1", "faccessat2",
+    "read",
+    "write",
+    "close",
+    "fstat",
+    "lstat",
+    "stat",
+    "lseek",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "brk",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "ioctl",
+    "access",
+    "pipe",
+    "pipe2",
+    "dup",
+    "dup2",
+    "dup3",
+    "nanosleep",
+    "getpid",
+    "clone",
+    "clone3",
+    "fork",
+    "vfork",
+    "execve",
+    "execveat",
+    "exit",
+    "exit_group",
+    "wait4",
+    "kill",
+    "uname",
+    "fcntl",
+    "getcwd",
+    "chdir",
+    "fchdir",
+    "readlink",
+    "readlinkat",
+    "getuid",
+    "getgid",
+    "geteuid",
+    "getegid",
+    "getppid",
+    "getpgrp",
+    "setuid",
+    "setgid",
+    "setgroups",
+    "setresuid",
+    "setresgid",
+    "capget",
+    "capset",
+    "prctl",
+    "arch_prctl",
+    "futex",
+    "set_tid_address",
+    "set_robust_list",
+    "rseq",
+    "prlimit64",
+    "getrandom",
+    "openat",
+    "open",
+    "newfstatat",
+    "statx",
+    "getdents64",
+    "seccomp",
+    "sigaltstack",
+    "sched_yield",
+    "gettid",
+    "tgkill",
+    "epoll_pwait",
+    "epoll_ctl",
+    "epoll_create1",
+    "faccessat2",
 ];
 
 fn refusing(runtime: Runtime) -> World {
     let mut world = World::user(runtime);
     // What the runtimes themselves call between the filter and the program.
-    let more = ["eventfd2", "madvise", "getpgid", "close_range", "fstatfs", "statfs", "umask", "setsid", "faccessat",
-        "rt_sigtimedwait", "restart_syscall", "newuname", "getsockopt", "sendmsg", "sendto", "recvmsg", "recvfrom",
-        "socket", "connect", "shutdown", "poll", "ppoll", "signalfd4", "epoll_wait", "tkill", "sched_getaffinity",
-        "clock_gettime", "pread64", "writev", "readv"];
-    world.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ERRNO",
-        "syscalls": [{"names": ALLOWED, "action": "SCMP_ACT_ALLOW"}, {"names": more, "action": "SCMP_ACT_ALLOW"}]}));
+    let more = [
+        "eventfd2",
+        "madvise",
+        "getpgid",
+        "close_range",
+        "fstatfs",
+        "statfs",
+        "umask",
+        "setsid",
+        "faccessat",
+        "rt_sigtimedwait",
+        "restart_syscall",
+        "newuname",
+        "getsockopt",
+        "sendmsg",
+        "sendto",
+        "recvmsg",
+        "recvfrom",
+        "socket",
+        "connect",
+        "shutdown",
+        "poll",
+        "ppoll",
+        "signalfd4",
+        "epoll_wait",
+        "tkill",
+        "sched_getaffinity",
+        "clock_gettime",
+        "pread64",
+        "writev",
+        "readv",
+    ];
+    world.set(
+        "/linux/seccomp",
+        json!({"defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [{"names": ALLOWED, "action": "SCMP_ACT_ALLOW"}, {"names": more, "action": "SCMP_ACT_ALLOW"}]}),
+    );
     world
 }
 
@@ -226,7 +327,10 @@ fn an_unknown_comparison_is_refused(runtime: Runtime) {
 
 fn several_names_have_one_rule(runtime: Runtime) {
     let rule = json!([{"names": ["mkdir", "mkdirat", "symlink", "symlinkat"], "action": "SCMP_ACT_ERRNO"}]);
-    assert_eq!(with(runtime, rule).says("mkdir /a 2>/dev/null; ln -s a /b 2>/dev/null; ls -d /a /b 2>/dev/null; echo no"), "no");
+    assert_eq!(
+        with(runtime, rule).says("mkdir /a 2>/dev/null; ln -s a /b 2>/dev/null; ls -d /a /b 2>/dev/null; echo no"),
+        "no"
+    );
 }
 
 fn an_unknown_name_does_no_harm(runtime: Runtime) {

@@ -79,7 +79,8 @@ fn with_descriptor(command: &mut Command, file: &std::fs::File, number: i32) {
     let own = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100) };
     // SAFETY: dup2 takes numbers only, and is safe to call between fork and exec.
     unsafe {
-        command.pre_exec(move || if libc::dup2(own, number) < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) });
+        command
+            .pre_exec(move || if libc::dup2(own, number) < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) });
     }
 }
 
@@ -148,7 +149,9 @@ fn foreground(world: &World) -> Guard {
 
 fn run_passes_signals_on(runtime: Runtime) {
     let mut world = World::user(runtime);
-    world.shell("for s in HUP INT USR1 USR2 TERM; do trap \"echo $s\" $s; done; echo ready; while true; do sleep 0.02; done");
+    world.shell(
+        "for s in HUP INT USR1 USR2 TERM; do trap \"echo $s\" $s; done; echo ready; while true; do sleep 0.02; done",
+    );
     let run = foreground(&world);
     world.wrote("ready");
     let signals = [("HUP", libc::SIGHUP), ("INT", libc::SIGINT), ("USR1", libc::SIGUSR1), ("USR2", libc::SIGUSR2)];

@@ -49,12 +49,7 @@ impl Cell {
 }
 
 /// Writes the table, or says how the one in the documentation differs in what is berth's own.
-pub fn write_or_check(
-    sections: &[Section],
-    outcomes: &Outcomes,
-    known: &Known,
-    write: bool,
-) -> Result<(), String> {
+pub fn write_or_check(sections: &[Section], outcomes: &Outcomes, known: &Known, write: bool) -> Result<(), String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/conformance.md");
     let new = document(sections, outcomes, known);
     if write {
@@ -85,7 +80,8 @@ fn document(sections: &[Section], outcomes: &Outcomes, known: &Known) -> String 
     for section in sections {
         let _ = write!(text, "| {} | {} ", section.title, section.properties.len());
         for name in runtime::NAMES {
-            let passed = section.properties.iter().filter(|property| cell(name, section, property, outcomes) == Cell::Pass);
+            let passed =
+                section.properties.iter().filter(|property| cell(name, section, property, outcomes) == Cell::Pass);
             let _ = write!(text, "| {} ", passed.count());
         }
         text.push_str("|\n");

@@ -130,7 +130,8 @@ fn the_program_has_a_terminal(runtime: Runtime) {
 
 fn the_terminal_is_that_of_the_session(runtime: Runtime) {
     let mut world = World::user(runtime);
-    let mut terminal = start(&mut world, "echo through > /dev/tty; awk '{ print $5, $6, $7 != 0 }' /proc/self/stat; echo end");
+    let mut terminal =
+        start(&mut world, "echo through > /dev/tty; awk '{ print $5, $6, $7 != 0 }' /proc/self/stat; echo end");
     let text = terminal.until("end").to_owned();
     assert!(text.contains("through"), "{text}");
     // The group, and the session, are those of the first process.
@@ -238,7 +239,8 @@ fn run_passes_the_terminal_through(runtime: Runtime) {
         stty size; echo sized; read line; echo got $line; exit 7",
     );
     world.write_spec();
-    let master = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).expect("a terminal");
+    let master =
+        rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).expect("a terminal");
     rustix::pty::unlockpt(&master).expect("unlocked");
     let size = rustix::termios::Winsize { ws_row: 44, ws_col: 111, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(&master, size).expect("its size");

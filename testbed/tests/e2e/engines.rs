@@ -144,7 +144,8 @@ pub fn commands_are_executed_in_a_running_container(engine: &dyn Engine) {
     let mut command = engine.command(&["exec", "-i", &id, "md5sum"]);
     let summed = process::run_with(&mut command, b"to be summed\n", process::LIMIT).ok();
     assert_eq!(summed, "f336ec9da7d23b50873d4261319ccdff  -\n");
-    let mut terminal = engine.on_terminal(&["exec", "-it", "-u", "nobody", &id, "sh", "-c", "tty; id -un; read x; exit $x"]);
+    let mut terminal =
+        engine.on_terminal(&["exec", "-it", "-u", "nobody", &id, "sh", "-c", "tty; id -un; read x; exit $x"]);
     terminal.wait_for("nobody\n");
     terminal.keys("11\n");
     let (code, shown) = terminal.end();
@@ -201,9 +202,7 @@ pub fn signals_reach_the_program(engine: &dyn Engine) {
     // A client that stays in front passes on what it gets.
     let mut command = engine.container(&["--name", "front"], &["sh", "-c", WITH_HANDLER]);
     let mut child = command.stdout(std::process::Stdio::null()).spawn().expect("a start");
-    engine.eventually("a container that is ready", || {
-        engine.call(&["logs", "front"]).stdout.contains("ready")
-    });
+    engine.eventually("a container that is ready", || engine.call(&["logs", "front"]).stdout.contains("ready"));
     process::kill(child.id() as i32, libc::SIGTERM);
     let (status, _) = process::wait(&mut child, Duration::from_secs(20)).expect("an end");
     assert_eq!(status.code(), Some(3));
@@ -402,7 +401,8 @@ pub fn containers_share_namespaces(engine: &dyn Engine) {
     let mut words = vec!["run".to_owned(), "--rm".to_owned()];
     words.extend(engine.options().into_iter().filter(|option| !option.starts_with("--network")));
     let script = "cat /proc/1/comm; readlink /proc/self/ns/net /proc/self/ns/ipc /proc/self/ns/pid";
-    let shared = ["--network=container:first", "--pid=container:first", "--ipc=container:first", IMAGE, "sh", "-c", script];
+    let shared =
+        ["--network=container:first", "--pid=container:first", "--ipc=container:first", IMAGE, "sh", "-c", script];
     words.extend(shared.map(str::to_owned));
     let theirs = engine.call(&words.iter().map(String::as_str).collect::<Vec<_>>()).ok();
     let ours = engine.call(&["exec", &id, "sh", "-c", script]).ok();
@@ -440,13 +440,15 @@ pub fn devices_and_kernel_parameters_are_set(engine: &dyn Engine) {
     let done = engine.shell(&options, script);
     assert_eq!(done.stdout, "links\ngiven\n3072\n1\nclosed\n", "{}", done.report());
     // What the engine hides is hidden.
-    let script = "cat /proc/kcore /proc/timer_list 2>/dev/null | head -c 1 | wc -c; ls /proc/scsi /sys/firmware 2>/dev/null";
+    let script =
+        "cat /proc/kcore /proc/timer_list 2>/dev/null | head -c 1 | wc -c; ls /proc/scsi /sys/firmware 2>/dev/null";
     let hidden = engine.shell(&[], script);
     assert!(hidden.stdout.starts_with("0\n") && hidden.stdout.matches('\n').count() <= 4, "{}", hidden.report());
 }
 
 pub fn a_container_is_stopped_started_and_attached_to(engine: &dyn Engine) {
-    let words = engine.words(&["create", "-i"], &["--name", "again"], &["sh", "-c", "read x; echo \"got $x\"; exit $x"]);
+    let words =
+        engine.words(&["create", "-i"], &["--name", "again"], &["sh", "-c", "read x; echo \"got $x\"; exit $x"]);
     engine.call(&words.iter().map(String::as_str).collect::<Vec<_>>()).ok();
     assert_eq!(engine.about("again", "{{.State.Status}}"), "created");
     for code in [21, 22] {
@@ -462,7 +464,8 @@ pub fn a_container_is_stopped_started_and_attached_to(engine: &dyn Engine) {
     assert_eq!(engine.about(&id, "{{.State.Status}}"), "running");
     // Somebody looks on from the moment of attaching, and sees the end.
     let mut command = engine.command(&["attach", "--no-stdin", &id]);
-    let child = command.stdout(std::process::Stdio::piped()).stdin(std::process::Stdio::null()).spawn().expect("a start");
+    let child =
+        command.stdout(std::process::Stdio::piped()).stdin(std::process::Stdio::null()).spawn().expect("a start");
     engine.eventually("a second start", || engine.logs(&id).matches("ready").count() == 2);
     std::thread::sleep(Duration::from_millis(300));
     engine.call(&["stop", "-t", "60", &id]).ok();

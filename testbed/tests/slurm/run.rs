@@ -84,7 +84,8 @@ fn input_reaches_the_program(release: Release) {
 }
 
 fn arguments_arrive_as_they_were_typed(release: Release) {
-    let arguments = ["two words", "it's", "\"double\"", "$HOME", "`id`", "a;b", "", "back\\slash", "new\nline", "ü", "%b %j"];
+    let arguments =
+        ["two words", "it's", "\"double\"", "$HOME", "`id`", "a;b", "", "back\\slash", "new\nline", "ü", "%b %j"];
     for form in RUN_FORMS {
         let world = World::new(release, form);
         let said = world.srun(&[], &[&["/bin/printf", "[%s]\\n"], &arguments[..]].concat());
@@ -98,7 +99,8 @@ fn the_environment_is_the_jobs_and_the_bundles(release: Release) {
     for form in RUN_FORMS {
         let world = World::new(release, form);
         let session = world.user().env("STRANGE", "a 'b' \"c\"\n$d=;e");
-        let words = World::words(&[], &["/bin/sh", "-c", "echo \"$STRANGE\"; echo $FROM_BUNDLE $SLURM_JOB_ID $SLURM_PROCID"]);
+        let words =
+            World::words(&[], &["/bin/sh", "-c", "echo \"$STRANGE\"; echo $FROM_BUNDLE $SLURM_JOB_ID $SLURM_PROCID"]);
         let said = session.run(&words).ok();
         // 22.05 writes the container's environment before it knows the task.
         let rank = if release == Release::Bookworm { "" } else { " 0" };

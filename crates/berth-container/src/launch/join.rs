@@ -8,6 +8,7 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::affinity;
 use super::channel::Channel;
+use super::process::Host;
 use super::{Attendance, Entry, Observer, Options, Outcome, Steps, supervise};
 use crate::error::{Error, Result};
 use crate::oci::Process;
@@ -100,6 +101,7 @@ impl Target {
             std::fs::read(format!("/proc/{}/setgroups", self.pid)).is_ok_and(|text| text == b"allow\n");
         let mut entry = Entry::new(process, personality, options, need_parent, may_set_groups)?;
         entry.affinity = affinity::Affinity::plan(process.exec_cpu_affinity.as_ref())?;
+        entry.host = Some(Host::plan(process)?);
         Ok(entry)
     }
 }

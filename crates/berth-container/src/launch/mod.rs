@@ -163,6 +163,8 @@ pub(crate) struct Entry {
     /// Bind it to `/dev/console` too.
     console: bool,
     keyring: Option<CString>,
+    /// Of a process that joins: put in force before the namespaces are left; what a fork makes inherits it.
+    host: Option<process::Host>,
     /// Signals that the caller ignores are not ignored by the command.
     fresh_signals: bool,
     affinity: affinity::Affinity,
@@ -196,6 +198,7 @@ impl Entry {
             fresh_signals: options.identity.is_some(),
             affinity: affinity::Affinity::default(),
             keyring: options.keyring.as_ref().map(|name| c_string(name.as_ref(), || "id".to_owned())).transpose()?,
+            host: None,
         })
     }
 
@@ -223,6 +226,10 @@ impl Entry {
     fn enter(&self, steps: &dyn Steps) -> Result<()> {
         self.affinity.begin()?;
         self.profile.connect()?;
+        if let Some(host) = &self.host {
+            host.set_oom_score()?;
+            host.apply()?;
+        }
         steps.enter()
     }
 

@@ -62,8 +62,8 @@ pub fn run(entry: &Entry, steps: &dyn Steps, attendance: Attendance, observer: &
         sys::exit_now(code);
     };
     drop(theirs);
-    let mut parent = Parent { channel, between: Some(between), child: None, terminal: None };
-    let outcome = parent.follow(steps, &attendance, observer);
+    let mut parent = Parent { channel, between: Some(between), child: None, terminal: None, early: Vec::new() };
+    let outcome = parent.follow(steps, &attendance, observer, &signals);
     let child = match outcome {
         Ok(child) => child,
         Err(error) => {
@@ -74,6 +74,8 @@ pub fn run(entry: &Entry, steps: &dyn Steps, attendance: Attendance, observer: &
     if attendance.leaves() {
         return Ok(Outcome::Left(child));
     }
+    // What came before there was a command is for it, too.
+    parent.early.iter().for_each(|signal| sys::kill(child, *signal));
     let code = match (signals, parent.terminal.take()) {
         (Signals::Relayed(signals), Some(terminal)) => {
             let process = pid(child)
@@ -110,6 +112,22 @@ impl Signals {
         }
         SignalMask::block_forwarded().map(Signals::Plain).map_err(blocking)
     }
+
+    fn next(&self) -> Option<i32> {
+        match self {
+            Signals::Plain(signals) => signals.next().map(|signal| signal.number),
+            Signals::Relayed(signals) => signals.next(),
+        }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Signals::Plain(signals) => signals.as_fd(),
+            Signals::Relayed(signals) => signals.as_fd(),
+        }
+    }
 }
 
 /// The parent's side of a start.
@@ -118,18 +136,52 @@ struct Parent {
     between: Option<u32>,
     child: Option<u32>,
     terminal: Option<Terminal>,
+    /// Signals that came before there was a command.
+    early: Vec<i32>,
 }
 
 impl Parent {
+    /// The next message. A signal that asks for the end is obeyed: the file server of a mount may not answer, and then
+    /// nothing else ends the wait.
+    fn receive(&mut self, signals: &Signals) -> Result<Message> {
+        const ENDING: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+        loop {
+            let mut both = [PollFd::new(&self.channel, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+            match poll(&mut both, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(Error::system("wait for the container's process", error)),
+            }
+            // Who has just started the command has no reason to end it: signals are for the command then.
+            if !both[0].revents().is_empty() {
+                return Ok(self.channel.receive());
+            }
+            while let Some(signal) = signals.next() {
+                if ENDING.contains(&signal) {
+                    let message = format!("ended by signal {signal} before the command ran");
+                    return Err(Error::Reported { message, hint: None, code: 128 + signal as u8 });
+                }
+                if signal != libc::SIGCHLD {
+                    self.early.push(signal);
+                }
+            }
+        }
+    }
+
     /// Accompanies the child until its command runs, or is ready to.
-    fn follow(&mut self, steps: &dyn Steps, attendance: &Attendance, observer: &mut dyn Observer) -> Result<u32> {
+    fn follow(
+        &mut self,
+        steps: &dyn Steps,
+        attendance: &Attendance,
+        observer: &mut dyn Observer,
+        signals: &Signals,
+    ) -> Result<u32> {
         let died = || Error::Reported {
             message: "the container's process was killed before its command ran".to_owned(),
             hint: None,
             code: 125,
         };
         loop {
-            match (self.channel.receive(), self.child) {
+            match (self.receive(signals)?, self.child) {
                 (Message::Child(child), _) => {
                     self.child = Some(child);
                     let _ = waitpid(self.between.take().and_then(pid), WaitOptions::empty());

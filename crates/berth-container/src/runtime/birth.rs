@@ -9,8 +9,9 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::container::Container;
 use super::record::{ProcessId, Record, now};
-use super::root::{CONFIG, Container, Lock, Root, START, STATE, write_whole};
+use super::root::{CONFIG, Lock, Root, START, STATE, write_whole};
 use super::{Warn, absolute, read_config};
 use crate::bundle::{Bundle, Rootfs};
 use crate::cgroup::{Cgroup, Manager, Request};

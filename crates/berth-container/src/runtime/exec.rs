@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::birth::{connect_console, write_pid_file};
+use super::container::Container;
 use super::record::Status;
-use super::root::{Container, KEPT_FILTERS};
+use super::root::KEPT_FILTERS;
 use crate::error::{Error, Result};
 use crate::launch::join::Target;
 use crate::launch::{Attendance, Identity, Observer, Options, Outcome};
