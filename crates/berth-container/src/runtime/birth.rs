@@ -29,6 +29,8 @@ pub struct Birth<'a> {
     pub id: &'a str,
     /// The bundle.
     pub bundle: &'a Path,
+    /// The configuration's file in the bundle: `config.json`.
+    pub config: &'a Path,
     /// Who makes its cgroup.
     pub cgroups: Manager,
     /// Where to write its process id.
@@ -97,7 +99,7 @@ impl Birth<'_> {
 
     fn prepare(&self) -> Result<Prepared<'_>> {
         let bundle = absolute(self.bundle)?;
-        let (mut spec, config) = read_config(&bundle.join(CONFIG))?;
+        let (mut spec, config) = read_config(&bundle.join(self.config))?;
         let Some(root) = &spec.root else {
             return Err(Error::bad_spec("root", "missing: there is no root file system"));
         };

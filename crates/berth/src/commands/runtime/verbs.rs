@@ -23,6 +23,7 @@ fn birth<'a>(
         root,
         id: &arguments.id,
         bundle: &arguments.bundle,
+        config: &arguments.config,
         cgroups: call.global.cgroups(),
         pid_file: arguments.pid_file.as_deref(),
         console_socket: arguments.console_socket.as_deref(),
