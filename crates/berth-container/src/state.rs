@@ -372,8 +372,15 @@ impl Lock {
 
 /// When a living process was started, in clock ticks since boot.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
-    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    parse_start_time(&String::from_utf8_lossy(&text))
+    let mut buffer = [0; 1024];
+    parse_start_time(&String::from_utf8_lossy(read_short(&format!("/proc/{pid}/stat"), &mut buffer)?))
+}
+
+/// Reads a file of /proc that fits: in one call, as its size is not known before.
+fn read_short<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    use std::io::Read;
+    let length = std::fs::File::open(path).ok()?.read(buffer).ok()?;
+    Some(&buffer[..length])
 }
 
 /// Field 22 of proc_pid_stat(5). The second field is the command's name in parentheses, and may contain any of them.
@@ -387,7 +394,9 @@ fn parse_start_time(stat: &str) -> Option<u64> {
 }
 
 pub(crate) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    let mut buffer = [0; 64];
+    let text = read_short("/proc/sys/kernel/random/boot_id", &mut buffer).unwrap_or_default();
+    String::from_utf8_lossy(text).trim().to_owned()
 }
 
 fn host_name() -> String {

@@ -9,6 +9,12 @@ use testbed::harness::Outcome;
 
 use crate::runtime::Runtime;
 
+/// Begins the reason of a failure that is a race.
+pub const SOMETIMES: &str = "sometimes:";
+
+/// Begins the reason of a failure of what a runtime does not claim to have.
+pub const NOT_OFFERED: &str = "not offered:";
+
 /// The list.
 #[derive(Debug)]
 pub struct Known {
@@ -53,6 +59,7 @@ impl Known {
         let Some(same) = self.same.get(peer) else { return outcome };
         match (self.reason(test), outcome) {
             (Some(why), Outcome::Failed(_)) => Outcome::Known(why.to_owned()),
+            (Some(why), Outcome::Passed) if why.starts_with(SOMETIMES) => Outcome::Known(why.to_owned()),
             (Some(why), Outcome::Passed) if *same => {
                 Outcome::Failed(format!("it passes, but known-failures says: {why}"))
             }

@@ -14,13 +14,15 @@ use testbed::process::Guard;
 use crate::runtime::Runtime;
 use crate::section;
 use crate::world::World;
+use crate::world::until;
 use crate::world::until_within;
 
 section!("streams", "Streams, descriptors and signals (runtime.md, runtime-linux.md)";
     [] "standard streams": the_input_arrives, output_and_errors_are_apart, much_output_arrives_whole,
         a_closed_input_is_no_error, the_streams_of_create_are_those_of_the_program, start_waits_for_nobody;
     [] "descriptors": no_descriptor_leaks_into_the_container, a_descriptor_of_the_caller_is_not_passed;
-    [] "--preserve-fds": a_descriptor_is_preserved, descriptors_are_preserved_over_create;
+    [] "--preserve-fds": a_descriptor_is_preserved, no_more_than_asked_for_is_preserved,
+        descriptors_are_preserved_over_create;
     [] "LISTEN_FDS": sockets_of_the_caller_are_passed;
     [] "run signals": run_passes_signals_on, run_ends_with_the_code_after_a_signal,
         what_run_started_ends_when_run_is_killed;
@@ -73,7 +75,7 @@ fn start_waits_for_nobody(runtime: Runtime) {
 }
 
 /// Gives the command one descriptor more.
-fn with_descriptor(command: &mut Command, file: &std::fs::File, number: i32) {
+pub fn with_descriptor(command: &mut Command, file: &std::fs::File, number: i32) {
     // A number that none of those is that it is to get in the child. It lives as long as the test.
     // SAFETY: fcntl with these arguments takes numbers only.
     let own = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100) };
@@ -84,30 +86,47 @@ fn with_descriptor(command: &mut Command, file: &std::fs::File, number: i32) {
     }
 }
 
+/// Runs a container that sleeps, with these options and descriptors of the caller, and lists what it has.
+#[track_caller]
+fn descriptors(runtime: Runtime, options: &[&str], given: &[i32]) -> Vec<String> {
+    let mut world = World::user(runtime);
+    world.write("host/file", "of the host");
+    let file = std::fs::File::open(world.path("host/file")).expect("a file");
+    world.args(&["/bin/sleep", "1000"]).write_spec();
+    let mut command = world.verb([&["run", "--detach"], options, &[world.id.as_str()]].concat());
+    for number in given {
+        with_descriptor(&mut command, &file, *number);
+    }
+    assert_eq!(world.detached(&mut command), 0, "{}", world.read("err"));
+    let pid = world.pid();
+    until("it sleeps", || process::name(pid) == "/bin/sleep 1000");
+    let list = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the kernel tells");
+    let mut names: Vec<String> = list.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    world.end();
+    names
+}
+
 fn no_descriptor_leaks_into_the_container(runtime: Runtime) {
-    assert_eq!(World::user(runtime).says("ls -l /proc/1/fd | awk 'NR > 1 { print $9 }'"), "0\n1\n2");
+    assert_eq!(descriptors(runtime, &[], &[]), ["0", "1", "2"]);
 }
 
 fn a_descriptor_of_the_caller_is_not_passed(runtime: Runtime) {
-    let mut world = World::user(runtime);
-    world.write("host/secret", "of the host");
-    let file = std::fs::File::open(world.path("host/secret")).expect("a file");
-    world.shell("ls -l /proc/1/fd | awk 'NR > 1 { print $9 }'").write_spec();
-    let mut command = world.verb(["run", world.id.as_str()]);
-    with_descriptor(&mut command, &file, 3);
-    with_descriptor(&mut command, &file, 9);
-    assert_eq!(process::run(&mut command).ok(), "0\n1\n2\n");
+    assert_eq!(descriptors(runtime, &[], &[3, 9]), ["0", "1", "2"]);
 }
 
 fn a_descriptor_is_preserved(runtime: Runtime) {
     let mut world = World::user(runtime);
     world.write("host/file", "preserved");
     let file = std::fs::File::open(world.path("host/file")).expect("a file");
-    world.shell("cat <&3; ls -l /proc/1/fd | awk 'NR > 1 { print $9 }' | tail -n 1").write_spec();
+    world.shell("cat <&3").write_spec();
     let mut command = world.verb(["run", "--preserve-fds", "1", world.id.as_str()]);
     with_descriptor(&mut command, &file, 3);
-    with_descriptor(&mut command, &file, 4);
-    assert_eq!(process::run(&mut command).ok(), "preserved3\n");
+    assert_eq!(process::run(&mut command).ok(), "preserved");
+}
+
+fn no_more_than_asked_for_is_preserved(runtime: Runtime) {
+    assert_eq!(descriptors(runtime, &["--preserve-fds", "2"], &[3, 4, 5]), ["0", "1", "2", "3", "4"]);
 }
 
 fn descriptors_are_preserved_over_create(runtime: Runtime) {

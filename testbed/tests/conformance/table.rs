@@ -8,6 +8,7 @@ use std::path::Path;
 use testbed::harness::Need;
 use testbed::harness::Outcome;
 
+use crate::known;
 use crate::known::Known;
 use crate::property::Property;
 use crate::property::Section;
@@ -41,7 +42,8 @@ impl Cell {
     fn word(&self) -> &'static str {
         match self {
             Cell::Pass => "yes",
-            Cell::Fail(why) if why.starts_with("not offered") => "not offered",
+            Cell::Fail(why) if why.starts_with(known::NOT_OFFERED) => "not offered",
+            Cell::Fail(why) if why.starts_with(known::SOMETIMES) => "sometimes",
             Cell::Fail(_) => "no",
             Cell::NotRun => "not run",
         }
@@ -103,7 +105,7 @@ fn document(sections: &[Section], outcomes: &Outcomes, known: &Known) -> String 
                 if let Cell::Fail(why) = &cell
                     && !why.is_empty()
                 {
-                    let note = format!("{name}: {}", why.strip_prefix("not offered: ").unwrap_or(why));
+                    let note = format!("{name}: {}", bare(why));
                     let number = notes.iter().position(|old| *old == note).unwrap_or_else(|| {
                         notes.push(note);
                         notes.len() - 1
@@ -120,6 +122,11 @@ fn document(sections: &[Section], outcomes: &Outcomes, known: &Known) -> String 
         let _ = writeln!(text, "{}. {note}", number + 1);
     }
     text
+}
+
+/// A reason without the word that its cell has already.
+fn bare(why: &str) -> &str {
+    [known::NOT_OFFERED, known::SOMETIMES].iter().find_map(|word| why.strip_prefix(word)).unwrap_or(why).trim()
 }
 
 fn cell(name: &str, section: &Section, property: &Property, outcomes: &Outcomes) -> Cell {

@@ -447,6 +447,9 @@ impl Drop for World {
                 }
             }
         }
+        if !self.without_cgroups {
+            crate::cgroups::remove();
+        }
     }
 }
 

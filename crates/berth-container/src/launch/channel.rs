@@ -3,6 +3,7 @@
 //! A pair of connected sockets that keep the bounds of messages. It closes when the command is executed, which is how the
 //! parent learns that all went well.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,7 +23,11 @@ const LONGEST: usize = 16 << 10;
 
 /// One end.
 #[derive(Debug)]
-pub struct Channel(OwnedFd);
+pub struct Channel {
+    socket: OwnedFd,
+    /// The other side has let us go on already.
+    passed: Cell<bool>,
+}
 
 /// What a child tells.
 #[derive(Debug)]
@@ -53,13 +58,13 @@ impl Channel {
     /// Two connected ends.
     pub fn pair() -> Result<(Channel, Channel)> {
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map(|(one, other)| (Channel(one), Channel(other)))
+            .map(|(one, other)| (Channel::from_socket(one), Channel::from_socket(other)))
             .map_err(|e| Error::system("make a channel to the container's process", e))
     }
 
     /// An end that is there already.
     pub fn from_socket(socket: OwnedFd) -> Channel {
-        Channel(socket)
+        Channel { socket, passed: Cell::new(false) }
     }
 
     /// Lets the other side go on.
@@ -70,11 +75,19 @@ impl Channel {
     /// Waits until the other side says so; false if it is gone.
     pub fn wait(&self) -> bool {
         loop {
-            match rustix::io::read(self.0.as_fd(), &mut [0u8; 1]) {
+            match rustix::io::read(self.socket.as_fd(), &mut [0u8; 1]) {
                 Ok(length) => return length == 1,
                 Err(Errno::INTR) => {}
                 Err(_) => return false,
             }
+        }
+    }
+
+    /// The same for the first time it is called; later it has been said.
+    pub fn wait_once(&self) -> bool {
+        self.passed.get() || {
+            self.passed.set(self.wait());
+            self.passed.get()
         }
     }
 
@@ -145,7 +158,7 @@ impl Channel {
             control.push(SendAncillaryMessage::ScmRights(descriptors));
         }
         loop {
-            match sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
+            match sendmsg(&self.socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
                 Err(Errno::INTR) => {}
                 answer => return answer.map(drop).map_err(io::Error::from),
             }
@@ -156,7 +169,7 @@ impl Channel {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let length = loop {
-            match recvmsg(&self.0, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+            match recvmsg(&self.socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Err(Errno::INTR) => {}
                 answer => break answer?.bytes,
             }
@@ -173,7 +186,7 @@ impl Channel {
 
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 

@@ -18,13 +18,16 @@ mod process;
 mod rootfs;
 pub mod sealed;
 mod supervise;
-mod sys;
+pub(crate) mod sys;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+
+use rustix::thread::UnshareFlags;
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
@@ -115,6 +118,14 @@ pub struct Plan {
 trait Steps {
     /// Moves the process into the namespaces.
     fn enter(&self) -> Result<()>;
+    /// The namespaces with which a child can be born instead; [`Steps::settle`] completes it.
+    fn at_birth(&self) -> Option<UnshareFlags> {
+        None
+    }
+    /// What is left to do for such a child.
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
     /// What comes between the namespaces and the command. With a parent, there is a channel to it.
     fn build(&self, channel: Option<&Channel>) -> Result<()>;
     /// Runs in the parent, while [`Steps::build`] waits: hooks in the host's namespaces.
@@ -231,6 +242,12 @@ impl Entry {
             host.apply()?;
         }
         steps.enter()
+    }
+
+    /// The same for a child that was born into them.
+    fn settle(&self, steps: &dyn Steps) -> Result<()> {
+        self.profile.connect()?;
+        steps.settle()
     }
 
     /// Prepares the container's terminal, before it becomes this process'.
@@ -350,14 +367,35 @@ impl Steps for ContainerSteps {
         self.namespaces.enter()
     }
 
+    fn at_birth(&self) -> Option<UnshareFlags> {
+        // Id-mapped mounts are prepared in the caller's user namespace.
+        self.namespaces.at_birth().filter(|_| !self.mounts.need_preparation())
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.attributes.set_oom_score()?;
+        self.namespaces.settle()
+    }
+
     fn build(&self, channel: Option<&Channel>) -> Result<()> {
-        self.namespaces.enter_cgroup()?;
+        // Until here and the next mount of a control group, this runs beside the parent, which moves us into ours.
+        let settled = Cell::new(false);
+        let in_cgroup = || {
+            if settled.replace(true) {
+                return Ok(());
+            }
+            if channel.is_some_and(|channel| !channel.wait_once()) {
+                sys::exit_now(1);
+            }
+            self.namespaces.enter_cgroup()
+        };
         self.configure_namespaces()?;
         self.root.isolate()?;
         let mounts = self.mounts.open()?;
         let mut root = self.root.assemble()?;
         root.add_mount_points(|root| mounts.missing(root))?;
-        mounts.attach(root.fd())?;
+        mounts.attach(root.fd(), &in_cgroup)?;
+        in_cgroup()?;
         self.attributes.apply()?;
         if let Some(hooks) = &self.hooks {
             if hooks.need_parent() && !channel.is_some_and(Channel::ask_for_hooks) {

@@ -282,6 +282,11 @@ impl MountPlan {
         Ok(())
     }
 
+    /// Whether [`MountPlan::prepare`] has something to do.
+    pub fn need_preparation(&self) -> bool {
+        self.steps.iter().any(|step| step.id_map.is_some())
+    }
+
     /// Opens all sources of the host's tree. Must come before the root file system is staged.
     pub fn open(&self) -> Result<Opened<'_>> {
         let mut trees = Vec::with_capacity(self.steps.len());
@@ -396,10 +401,13 @@ impl Opened<'_> {
         missing
     }
 
-    /// Makes the mounts in the root.
-    pub fn attach(self, root: BorrowedFd<'_>) -> Result<()> {
+    /// Makes the mounts in the root. `in_cgroup` is called before those that depend on the process' control group.
+    pub fn attach(self, root: BorrowedFd<'_>, in_cgroup: &dyn Fn() -> Result<()>) -> Result<()> {
         let mut progress = Progress::default();
         for (step, tree) in self.steps.iter().zip(self.trees) {
+            if matches!(step.source, Source::Cgroups(_)) {
+                in_cgroup()?;
+            }
             step.attach(root, tree, &mut progress)?;
         }
         for (step, top) in progress.readonly {

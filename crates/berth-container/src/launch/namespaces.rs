@@ -183,6 +183,33 @@ impl Namespaces {
         }
     }
 
+    /// The namespaces with which a child can be born, rather than moved into: all that are entered here, where none is
+    /// joined and nobody else has to write the ids. [`Namespaces::settle`] does what is left to do for it. The superuser
+    /// gives up too much power with a user namespace for anything to be done in it first.
+    pub fn at_birth(&self) -> Option<UnshareFlags> {
+        let simple = self.join.is_empty()
+            && (self.euid != 0 || self.mapping.is_none())
+            && !self.new.contains(UnshareFlags::NEWTIME)
+            && !matches!(self.mapping, Some(IdMapping::Ranges { .. }));
+        simple.then(|| self.new - UnshareFlags::NEWCGROUP)
+    }
+
+    /// For a child that was born into its namespaces: maps its ids.
+    pub fn settle(&self) -> Result<()> {
+        match &self.mapping {
+            Some(IdMapping::Single { inside_uid, inside_gid }) => {
+                write_single_map(*inside_uid, self.euid, *inside_gid, self.egid)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Why a child could not be born into its namespaces.
+    pub fn refused(new: UnshareFlags, source: io::Error) -> Error {
+        let hint = namespace_hint(&source, new);
+        Error::Namespaces { namespaces: in_words(new), source, hint }
+    }
+
     fn join(&self) -> Result<()> {
         // All are opened before any is joined: it may hide the others' files.
         let opened: Vec<_> = self.join.iter().map(|(flag, path)| open_namespace(*flag, path)).collect::<Result<_>>()?;
@@ -222,10 +249,7 @@ impl Namespaces {
         if new.is_empty() {
             return Ok(());
         }
-        unshare(new).map_err(|source| {
-            let hint = namespace_hint(&source, new);
-            Error::Namespaces { namespaces: in_words(new), source, hint }
-        })
+        unshare(new).map_err(|source| Namespaces::refused(new, source))
     }
 }
 

@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, waitpid}
 use rustix::stdio::{stdin, stdout};
 
 use super::channel::{Channel, Message};
+use super::namespaces::Namespaces;
 use super::sys::{self, SignalMask};
 use super::{Entry, Observer, Outcome, Steps};
 use crate::error::{Error, Result};
@@ -41,28 +42,39 @@ impl Attendance {
 
 /// Starts the command in a child.
 ///
-/// This process stays in the namespaces where it is. A process in between enters the new ones, makes the child (a pid
-/// namespace holds only for children made later) and is gone; the child's parent is this process nevertheless
-/// (`CLONE_PARENT`).
+/// This process stays in the namespaces where it is. The child is born into new ones; where some must be joined first, or
+/// others write the ids, a process in between enters them, makes the child (a pid namespace holds only for children made
+/// later) and is gone; the child's parent is this process nevertheless (`CLONE_PARENT`).
 pub fn run(entry: &Entry, steps: &dyn Steps, attendance: Attendance, observer: &mut dyn Observer) -> Result<Outcome> {
     let (channel, theirs) = Channel::pair()?;
     // Signals are blocked before the fork, so that none falls between; the child unblocks before it becomes the command.
     let relayed = entry.terminal && attendance.console.is_none() && !attendance.leaves();
     let signals = Signals::block(relayed)?;
-    let Some(between) = sys::fork().map_err(|e| Error::system("fork the container's process", e))? else {
-        drop(channel);
-        let made = entry
-            .enter(steps)
-            .and_then(|()| sys::fork_sibling().map_err(|e| Error::system("fork the container's process", e)));
-        let code = match made {
-            Ok(None) => child_main(entry, steps, theirs, &attendance),
-            Ok(Some(child)) => u8::from(theirs.tell_child(child).is_err()),
-            Err(error) => theirs.tell_error(&error),
-        };
-        sys::exit_now(code);
+    let started = match steps.at_birth() {
+        Some(namespaces) => match sys::fork_into(u64::from(namespaces.bits())) {
+            Ok(None) => {
+                drop(channel);
+                sys::exit_now(child_main(entry, steps, theirs, &attendance, true))
+            }
+            Ok(Some(child)) => Started { between: None, child: Some(child) },
+            Err(error) => return Err(Namespaces::refused(namespaces, error)),
+        },
+        None => {
+            let Some(between) = sys::fork().map_err(cannot_fork)? else {
+                drop(channel);
+                let made = entry.enter(steps).and_then(|()| sys::fork_sibling().map_err(cannot_fork));
+                let code = match made {
+                    Ok(None) => child_main(entry, steps, theirs, &attendance, false),
+                    Ok(Some(child)) => u8::from(theirs.tell_child(child).is_err()),
+                    Err(error) => theirs.tell_error(&error),
+                };
+                sys::exit_now(code);
+            };
+            Started { between: Some(between), child: None }
+        }
     };
     drop(theirs);
-    let mut parent = Parent { channel, between: Some(between), child: None, terminal: None, early: Vec::new() };
+    let mut parent = Parent { channel, started, terminal: None, early: Vec::new() };
     let outcome = parent.follow(steps, &attendance, observer, &signals);
     let child = match outcome {
         Ok(child) => child,
@@ -91,6 +103,10 @@ pub fn run(entry: &Entry, steps: &dyn Steps, attendance: Attendance, observer: &
         (Signals::Relayed(_), None) => attend(child, &SignalMask::block_forwarded().map_err(blocking)?)?,
     };
     Ok(Outcome::Ended(code))
+}
+
+fn cannot_fork(error: std::io::Error) -> Error {
+    Error::system("fork the container's process", error)
 }
 
 fn blocking(error: std::io::Error) -> Error {
@@ -130,11 +146,16 @@ impl AsFd for Signals {
     }
 }
 
+/// Processes of a start.
+struct Started {
+    between: Option<u32>,
+    child: Option<u32>,
+}
+
 /// The parent's side of a start.
 struct Parent {
     channel: Channel,
-    between: Option<u32>,
-    child: Option<u32>,
+    started: Started,
     terminal: Option<Terminal>,
     /// Signals that came before there was a command.
     early: Vec<i32>,
@@ -167,6 +188,22 @@ impl Parent {
         }
     }
 
+    /// Has the child written down, and lets it go on.
+    fn register(&self, child: u32, observer: &mut dyn Observer) -> Result<()> {
+        observer.created(child).and_then(|()| self.channel.go()).map_err(|error| {
+            // It may have failed meanwhile: then its own words say more than what we missed it for.
+            let mut waiting = [PollFd::new(&self.channel, PollFlags::IN)];
+            let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+            match poll(&mut waiting, Some(&now)) {
+                Ok(1..) => match self.channel.receive() {
+                    Message::Failed(own) => own,
+                    _ => error,
+                },
+                _ => error,
+            }
+        })
+    }
+
     /// Accompanies the child until its command runs, or is ready to.
     fn follow(
         &mut self,
@@ -180,13 +217,15 @@ impl Parent {
             hint: None,
             code: 125,
         };
+        if let Some(child) = self.started.child {
+            self.register(child, observer)?;
+        }
         loop {
-            match (self.receive(signals)?, self.child) {
+            match (self.receive(signals)?, self.started.child) {
                 (Message::Child(child), _) => {
-                    self.child = Some(child);
-                    let _ = waitpid(self.between.take().and_then(pid), WaitOptions::empty());
-                    observer.created(child)?;
-                    self.channel.go()?;
+                    self.started.child = Some(child);
+                    let _ = waitpid(self.started.between.take().and_then(pid), WaitOptions::empty());
+                    self.register(child, observer)?;
                 }
                 (Message::Hooks, Some(child)) => {
                     steps.hooks_outside(child)?;
@@ -216,10 +255,10 @@ impl Parent {
     /// Ends what was begun.
     fn give_up(self) {
         drop(self.channel);
-        if let Some(child) = self.child {
+        if let Some(child) = self.started.child {
             sys::kill(child, libc::SIGKILL);
         }
-        for process in [self.between, self.child].into_iter().flatten() {
+        for process in [self.started.between, self.started.child].into_iter().flatten() {
             let _ = waitpid(pid(process), WaitOptions::empty());
         }
     }
@@ -229,14 +268,18 @@ fn pid(number: u32) -> Option<Pid> {
     Pid::from_raw(number as i32)
 }
 
-/// The child's life up to the command. Returns only if that failed.
-fn child_main(entry: &Entry, steps: &dyn Steps, channel: Channel, attendance: &Attendance) -> u8 {
+/// The child's life up to the command. Returns only if that failed. `born`: it was born into its namespaces, and nothing
+/// was done of what [`Entry::enter`] does.
+fn child_main(entry: &Entry, steps: &dyn Steps, channel: Channel, attendance: &Attendance, born: bool) -> u8 {
     let mut channel = channel;
     let outcome = (|| {
         if !attendance.leaves() {
             die_with_parent(channel.as_fd())?;
         }
-        if !channel.wait() {
+        if born {
+            // Meanwhile the parent writes us down; what needs that waits for it ([`Channel::wait_once`]).
+            entry.settle(steps)?;
+        } else if !channel.wait_once() {
             sys::exit_now(1);
         }
         entry.affinity.settle()?;
@@ -254,6 +297,9 @@ fn child_main(entry: &Entry, steps: &dyn Steps, channel: Channel, attendance: &A
         // A container without terminals of its own has one of the host's, which can be reached only now.
         let mut terminal = (entry.terminal && !steps.has_terminals()).then(Terminal::open).transpose()?;
         steps.build(Some(&channel))?;
+        if !channel.wait_once() {
+            sys::exit_now(1);
+        }
         if entry.terminal {
             let terminal = match terminal.take() {
                 Some(terminal) => terminal,

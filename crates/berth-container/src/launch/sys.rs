@@ -114,6 +114,17 @@ pub fn fork_sibling() -> io::Result<Option<u32>> {
     }
 }
 
+/// Forks a child into new namespaces (`CLONE_NEW…`). The same rule holds as for [`fork`].
+pub fn fork_into(namespaces: u64) -> io::Result<Option<u32>> {
+    let flags = namespaces as libc::c_long | libc::c_long::from(libc::SIGCHLD);
+    // SAFETY: as for `fork_sibling`.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        child => Ok(Some(child as u32)),
+    }
+}
+
 /// Leaves at once: no destructors, no exit handlers, no buffers written. What a forked child must use.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: _exit(2) does not return and touches no memory.
@@ -224,6 +235,13 @@ pub fn set_gid(gid: u32) -> io::Result<()> {
 pub fn set_uid(uid: u32) -> io::Result<()> {
     // SAFETY: setresuid(2) takes integers only.
     if unsafe { libc::setresuid(uid, uid, uid) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether this is root of the host, and not of a user namespace.
+pub fn is_root_of_the_host() -> bool {
+    rustix::process::geteuid().is_root()
+        && std::fs::read_to_string("/proc/self/uid_map")
+            .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// Sets the supplementary groups.

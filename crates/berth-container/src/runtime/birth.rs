@@ -291,7 +291,7 @@ impl Registrar<'_> {
             },
         };
         match self.container.take() {
-            Some(container) => container.finish(&lock, self.birth.warn),
+            Some(container) => container.finish_as(&self.spec, &lock, self.birth.warn),
             None => {
                 for name in [STATE, CONFIG, START] {
                     let _ = std::fs::remove_file(self.dir.join(name));

@@ -274,13 +274,16 @@ impl Container {
     }
 
     /// Everything but the processes.
-    pub(super) fn finish(&self, _lock: &Lock, warn: Warn<'_>) -> Result<()> {
+    fn finish(&self, lock: &Lock, warn: Warn<'_>) -> Result<()> {
+        // The hooks are told of the end whatever became of the configuration's copy.
+        let spec = self.spec().unwrap_or_default();
+        self.finish_as(&spec, lock, warn)
+    }
+
+    /// The same with the configuration at hand.
+    pub(super) fn finish_as(&self, spec: &Spec, _lock: &Lock, warn: Warn<'_>) -> Result<()> {
         let removed = self.record.cgroup.remove();
-        // The hooks are told of the end whatever became of the cgroup.
-        let hooks = match self.spec() {
-            Ok(spec) => hooks::run_stage(&spec, Stage::Poststop, &self.identity(), 0),
-            Err(_) => Ok(()),
-        };
+        let hooks = hooks::run_stage(spec, Stage::Poststop, &self.identity(), 0);
         remove_files(&self.dir);
         match std::fs::remove_dir(&self.dir) {
             Ok(()) => {}
