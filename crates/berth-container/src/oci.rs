@@ -144,9 +144,11 @@ pub struct ConsoleSize {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
-    /// User id inside.
+    /// User id inside; 0 where it is not said, as in what other runtimes accept.
+    #[serde(default)]
     pub uid: u32,
-    /// Group id inside.
+    /// Group id inside; 0 where it is not said.
+    #[serde(default)]
     pub gid: u32,
     /// File mode creation mask; absent means: as inherited.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -90,6 +90,11 @@ pub(super) fn by_hand(request: &Request<'_>, pid: u32) -> Result<Cgroup> {
         }
         cgroup.shared = true;
     }
+    // There the container would stop in the middle of being made, and whoever makes it would wait for ever.
+    if cgroup.places.iter().any(|place| !place.made) && cgroup.is_frozen() {
+        let place = cgroup.freezer().map(|place| place.directory.display().to_string()).unwrap_or_default();
+        return Err(Error::bad_spec("linux.cgroupsPath", format!("{place} is frozen: let it go on first")));
+    }
     limit_and_warn(cgroup, resources)?;
     put_into_all(cgroup, pid)?;
     Ok(unfinished.finish())

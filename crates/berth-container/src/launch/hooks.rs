@@ -190,7 +190,11 @@ fn lend_capabilities(lend: bool) -> Result<(), rustix::io::Errno> {
 fn run(stage: &'static str, hook: &Hook, state: &str) -> Result<()> {
     let failed = |reason: String| Error::Hook { stage, path: hook.path.clone(), reason };
     let mut command = Command::new(&hook.path);
-    command.env_clear().stdin(Stdio::piped()).stdout(Stdio::null());
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
+    // One that names no variables sees the runtime's, as with every other runtime: scripts count on PATH.
+    if !hook.env.is_empty() {
+        command.env_clear();
+    }
     if let Some((name, rest)) = hook.args.split_first() {
         std::os::unix::process::CommandExt::arg0(&mut command, name).args(rest);
     }

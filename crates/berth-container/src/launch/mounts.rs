@@ -19,7 +19,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, fstat};
+use rustix::fs::{CWD, Mode, fstat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, move_mount, open_tree};
 
@@ -31,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::oci::{IdMap, Linux, Mount, NamespaceKind, Spec};
 
 pub use devices::bind_console;
-use path::{Target, by_number, is_directory, is_mount_root, resolve_without_links, split};
+use path::{LINKS, Target, by_number, follow, is_directory, is_mount_root, make_target, resolve_without_links, split};
 pub use path::{make_directories, resolve};
 
 /// Files of `/proc` that may be replaced, because nothing but information for people is in them; `lxcfs` does it.
@@ -627,18 +627,19 @@ impl Step {
         Ok((directory.map_err(|e| self.creation_error(e))?, name))
     }
 
-    /// Makes a mount point.
+    /// Makes a mount point. One that is a link to nowhere is made where it leads, which is inside the root: images have
+    /// such links for files that an engine brings, `/etc/resolv.conf` above all.
     fn create(&self, root: BorrowedFd<'_>, directory: bool) -> Result<OwnedFd> {
-        if directory {
-            return make_directories(root, self.target.0.to_bytes()).map_err(|e| self.creation_error(e));
+        let mut path = self.target.0.to_bytes().to_vec();
+        for _ in 0..LINKS {
+            match make_target(root, &path, directory) {
+                Err(Errno::EXIST) if !self.strict && !self.is_proc() => {
+                    path = follow(root, &path).map_err(|e| self.creation_error(e))?;
+                }
+                other => return other.map_err(|e| self.creation_error(e)),
+            }
         }
-        let (parent, name) = self.parent(root)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644)) {
-            // It exists, yet it was not found: a link that leads nowhere.
-            Err(error) => Err(self.creation_error(error)),
-            Ok(_) => resolve(parent.as_fd(), name).map_err(|e| self.creation_error(e)),
-        }
+        Err(self.creation_error(Errno::LOOP))
     }
 
     fn creation_error(&self, error: Errno) -> Error {

@@ -182,11 +182,13 @@ impl CapabilityPlan {
     /// Nobody can be given what this process does not have: in a user namespace, or called by somebody with less than
     /// everything, that is left out, as other runtimes do. So are ambient capabilities that the other sets lack.
     fn apply(&self) -> io::Result<()> {
-        let permitted = rustix::thread::capabilities(None)?.permitted & self.sets.permitted;
+        let now = rustix::thread::capabilities(None)?.permitted;
+        let permitted = now & self.sets.permitted;
         let have = CapabilitySets {
             permitted,
             effective: self.sets.effective & permitted,
-            inheritable: self.sets.inheritable & permitted & CapabilitySet::from_bits_retain(self.bounding),
+            // Of what this process has, not of what it keeps: a program with file capabilities may get them back.
+            inheritable: self.sets.inheritable & now & CapabilitySet::from_bits_retain(self.bounding),
         };
         rustix::thread::set_capabilities(None, have)?;
         rustix::thread::clear_ambient_capability_set()?;

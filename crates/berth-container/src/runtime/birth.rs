@@ -29,6 +29,8 @@ pub struct Birth<'a> {
     pub id: &'a str,
     /// The bundle.
     pub bundle: &'a Path,
+    /// The configuration's file in the bundle: `config.json`.
+    pub config: &'a Path,
     /// Who makes its cgroup.
     pub cgroups: Manager,
     /// Where to write its process id.
@@ -97,7 +99,7 @@ impl Birth<'_> {
 
     fn prepare(&self) -> Result<Prepared<'_>> {
         let bundle = absolute(self.bundle)?;
-        let (mut spec, config) = read_config(&bundle.join(CONFIG))?;
+        let (mut spec, config) = read_config(&bundle.join(self.config))?;
         let Some(root) = &spec.root else {
             return Err(Error::bad_spec("root", "missing: there is no root file system"));
         };
@@ -109,6 +111,9 @@ impl Birth<'_> {
             return Err(Error::bad_spec("linux.intelRdt", reason));
         }
         let rootfs = bundle.join(&root.path);
+        if let Some(process) = &mut spec.process {
+            keep_last(&mut process.env);
+        }
         let activated = pass_listen_fds(&mut spec);
         let identity = Identity { id: self.id.to_owned(), bundle: bundle.clone() };
         let options = Options {
@@ -174,6 +179,17 @@ pub(super) fn connect_console(socket: Option<&Path>, terminal: bool, leaves: boo
         )),
         None => Ok(None),
     }
+}
+
+/// Leaves one value for each variable, the last, and no empty HOME, in whose place the user's home directory is put: what
+/// engines count on, for C programs take the first of two and shells the last.
+fn keep_last(env: &mut Vec<String>) {
+    let name = |entry: &String| entry.split('=').next().map(str::to_owned);
+    let mut seen = std::collections::HashSet::new();
+    env.reverse();
+    env.retain(|entry| seen.insert(name(entry)));
+    env.reverse();
+    env.retain(|entry| entry != "HOME=");
 }
 
 /// Hands sockets of a service manager on: returns how many.

@@ -4,7 +4,10 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, mkdirat, openat2, statat, statx};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, mkdirat, openat, openat2, readlinkat, statat,
+    statx,
+};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -94,6 +97,40 @@ pub fn make_directories(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Er
         };
     }
     Ok(directory)
+}
+
+/// So many links are followed to the place of a mount point.
+pub const LINKS: usize = 8;
+
+/// Makes a directory or an empty file inside `root`, with the directories on the way.
+pub fn make_target(root: BorrowedFd<'_>, path: &[u8], directory: bool) -> Result<OwnedFd, Errno> {
+    if directory {
+        return make_directories(root, path);
+    }
+    let path = CString::new(path).map_err(|_| Errno::INVAL)?;
+    let (parent, name) = split(&path);
+    let parent = match parent {
+        Some(parent) => make_directories(root, parent)?,
+        None => root.try_clone_to_owned().map_err(|_| Errno::MFILE)?,
+    };
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
+    resolve(parent.as_fd(), name)
+}
+
+/// Where the link at `path` leads, as a path in `root`; [`Errno::EXIST`] if it is not the path's last name that is a link.
+pub fn follow(root: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<u8>, Errno> {
+    let path = CString::new(path).map_err(|_| Errno::INVAL)?;
+    let (parent, name) = split(&path);
+    let directory = match parent {
+        Some(parent) => resolve(root, CString::new(parent).map_err(|_| Errno::INVAL)?.as_c_str())?,
+        None => root.try_clone_to_owned().map_err(|_| Errno::MFILE)?,
+    };
+    let text = readlinkat(&directory, name, Vec::new()).map_err(|_| Errno::EXIST)?.into_bytes();
+    match (text.first(), parent) {
+        (Some(b'/'), _) | (_, None) => Ok(text),
+        (_, Some(parent)) => Ok([parent, b"/", &text].concat()),
+    }
 }
 
 /// Splits off the last name.

@@ -23,6 +23,7 @@ fn birth<'a>(
         root,
         id: &arguments.id,
         bundle: &arguments.bundle,
+        config: &arguments.config,
         cgroups: call.global.cgroups(),
         pid_file: arguments.pid_file.as_deref(),
         console_socket: arguments.console_socket.as_deref(),
@@ -133,7 +134,11 @@ fn process(arguments: &arguments::Exec, container: &Container) -> Result<Process
     };
     process.terminal |= arguments.tty;
     process.no_new_privileges |= arguments.no_new_privs;
-    process.env.extend(arguments.env.iter().cloned());
+    for variable in &arguments.env {
+        let name = variable.split('=').next().unwrap_or_default();
+        process.env.retain(|entry| entry.split('=').next() != Some(name));
+        process.env.push(variable.clone());
+    }
     if let Some(cwd) = &arguments.cwd {
         process.cwd = cwd.clone();
     }
