@@ -1,8 +1,7 @@
-//! Links two small libraries into the binary where their static forms are at hand.
+//! Links the compiler's support library into the binary where its static form is at hand.
 //!
 //! A shared library costs a start about 0.1 ms (open, map, relocate), a twentieth of what a container start takes, and
-//! these are there for unwinding and for a progress bar's arithmetic only. libc itself stays shared: users' names come from
-//! its NSS modules.
+//! this one is there for unwinding only. libc itself stays shared: users' names come from its NSS modules.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,12 +15,10 @@ fn main() {
         return;
     }
     let Some(directory) = std::env::var_os("OUT_DIR").map(PathBuf::from) else { return };
-    for (shared, fixed) in [("libgcc_s.so", "libgcc_eh.a"), ("libm.so", "libm.a")] {
-        let Some(library) = find(fixed) else { continue };
-        // The linker takes the first library of that name on its path: here, a linker script that names the static one.
-        if std::fs::write(directory.join(shared), format!("INPUT({})\n", library.display())).is_ok() {
-            println!("cargo:rustc-link-search=native={}", directory.display());
-        }
+    let Some(library) = find("libgcc_eh.a") else { return };
+    // The linker takes the first `libgcc_s.so` on its path: here, a linker script that names the static library.
+    if std::fs::write(directory.join("libgcc_s.so"), format!("INPUT({})\n", library.display())).is_ok() {
+        println!("cargo:rustc-link-search=native={}", directory.display());
     }
 }
 

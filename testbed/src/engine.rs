@@ -168,6 +168,12 @@ impl dyn Engine + '_ {
         for id in self.call(&["ps", "-aq"]).ok().lines() {
             self.remove(id);
         }
+        self.nothing_stays();
+    }
+
+    /// Waits until nothing but the engine itself is there.
+    #[track_caller]
+    pub fn nothing_stays(&self) {
         let what = "nothing left behind";
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
@@ -188,13 +194,15 @@ impl dyn Engine + '_ {
             }
         }
         for entry in fs::read_dir(self.state()).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            // berth keeps there, for all containers, what no container can be called.
+            let common = entry.file_name().to_string_lossy().starts_with('~');
+            if !common && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 left.push(format!("state {}", entry.path().display()));
             }
         }
         left.extend(mounts().difference(self.first_mounts()).map(|mount| format!("mount {mount}")));
         if let Some(group) = self.control_group() {
-            left.extend(below(&group).into_iter().map(|dir| format!("control group {}", dir.display())));
+            left.extend(control_groups_below(&group).into_iter().map(|dir| format!("control group {}", dir.display())));
         }
         left
     }
@@ -214,8 +222,8 @@ fn hierarchies(group: &str) -> Vec<PathBuf> {
     roots.into_iter().map(|dir| dir.join(group)).filter(|dir| dir.is_dir()).collect()
 }
 
-/// Control groups of containers, in all hierarchies.
-fn below(group: &str) -> Vec<PathBuf> {
+/// Control groups of containers below one of that name, in all hierarchies.
+pub fn control_groups_below(group: &str) -> Vec<PathBuf> {
     let entries = hierarchies(group).into_iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
     // podman's own group for what watches the containers.
     entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.ends_with("conmon")).collect()
@@ -233,7 +241,7 @@ pub fn remove_control_group(group: &str) {
 
 /// As root: the control groups of the host as they are, where the runner has laid the new ones over a mixture of both; and
 /// a `/run` of the test's own, as engines keep things there whatever they are told.
-fn own_places() {
+pub fn own_places() {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let over = table.lines().filter(|line| line.split(' ').nth(4) == Some("/sys/fs/cgroup")).count();
     if over > 1 {
@@ -243,7 +251,7 @@ fn own_places() {
 }
 
 /// Unmounts what an engine keeps mounted in a folder for ever.
-fn unmount_below(dir: &Path) {
+pub fn unmount_below(dir: &Path) {
     for mount in mounts().iter().rev().filter(|mount| Path::new(mount).starts_with(dir)) {
         let _ = rustix::mount::unmount(mount.as_str(), rustix::mount::UnmountFlags::DETACH);
     }

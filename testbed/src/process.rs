@@ -166,21 +166,11 @@ pub fn adopt_orphans() {
 
 /// All processes below `pid` that still run, with the nearest first; zombies are left out.
 pub fn descendants(pid: i32) -> Vec<i32> {
-    let mut parents = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(child) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let Ok(stat) = fs::read_to_string(format!("/proc/{child}/stat")) else { continue };
-        // The command's name may hold anything, but the last parenthesis ends it.
-        let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
-        let mut fields = rest.split(' ');
-        let state = fields.next().unwrap_or("Z");
-        let parent: i32 = fields.next().and_then(|text| text.parse().ok()).unwrap_or(0);
-        parents.push((child, parent, state != "Z"));
-    }
+    let parents = table();
     let mut found = Vec::new();
     let mut queue = vec![pid];
     while let Some(next) = queue.pop() {
-        for (child, parent, alive) in &parents {
+        for (child, parent, _, alive) in &parents {
             if *parent == next {
                 queue.push(*child);
                 if *alive {
@@ -190,6 +180,40 @@ pub fn descendants(pid: i32) -> Vec<i32> {
         }
     }
     found
+}
+
+/// Waits, from now on, for adopted children of that name as soon as they end. As a rule nobody does that here, but what
+/// watches whether such a process is still there takes a zombie for a living one.
+pub fn reap_for_ever(wanted: &'static str) {
+    let own = std::process::id() as i32;
+    thread::spawn(move || {
+        loop {
+            for (pid, parent, name, alive) in table() {
+                if parent == own && !alive && name == wanted {
+                    // SAFETY: waitpid may be told to give no status.
+                    unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
+                }
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+}
+
+/// All processes: number, parent, name, and whether it is more than a zombie.
+fn table() -> Vec<(i32, i32, String, bool)> {
+    let mut table = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        // The command's name may hold anything, but the last parenthesis ends it.
+        let Some((start, rest)) = stat.rsplit_once(") ") else { continue };
+        let name = start.split_once('(').map_or("", |(_, name)| name).to_owned();
+        let mut fields = rest.split(' ');
+        let state = fields.next().unwrap_or("Z");
+        let parent = fields.next().and_then(|text| text.parse().ok()).unwrap_or(0);
+        table.push((pid, parent, name, state != "Z"));
+    }
+    table
 }
 
 /// Kills processes.

@@ -18,6 +18,7 @@ mod container;
 pub mod default_spec;
 mod exec;
 pub mod features;
+mod owner;
 mod record;
 mod root;
 

@@ -143,7 +143,7 @@ fn commands_that_cannot_run_say_why_and_have_their_codes() {
         ("/script", 127, "interpreter /no/such/interpreter does not exist"),
         ("/plain", 126, "exec format error"),
         ("/locked", 126, "permission denied"),
-        ("/etc", 126, "is a directory"),
+        ("/etc", 126, "permission denied (it is a directory)"),
     ] {
         for supervise in [false, true] {
             let said = world.command(&[command]).set("supervise", supervise).output().fails(code);

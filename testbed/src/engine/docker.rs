@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Docker {
     fixture: Fixture,
     daemon: Child,
+    ended: bool,
     first_mounts: BTreeSet<String>,
     group: String,
 }
@@ -62,11 +63,13 @@ impl Docker {
         command.arg("--add-runtime").arg(format!("added={}", runtime.display())).args(["--default-runtime", &name]);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor")).stderr(log);
         let daemon = process::die_with_parent(&mut command).spawn().expect("a started dockerd");
-        let mut docker = Docker { fixture, daemon, first_mounts: BTreeSet::new(), group };
+        let mut docker = Docker { fixture, daemon, ended: false, first_mounts: BTreeSet::new(), group };
         docker.wait();
         let archive = docker.fixture.archive_of(IMAGE);
         process::run(docker.command(&["load", "-q", "-i"]).arg(&archive)).ok();
         docker.first_mounts = super::mounts();
+        // The network namespace of the host, kept for all containers that want it.
+        docker.first_mounts.insert(docker.fixture.path("docker/exec/netns/default").display().to_string());
         docker
     }
 
@@ -77,6 +80,13 @@ impl Docker {
             assert!(ended.is_none() && Instant::now() < deadline, "dockerd: {}", self.log());
             thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Ends the daemon as a system that goes down does.
+    pub fn end(&mut self) {
+        process::kill(self.daemon.id() as i32, libc::SIGTERM);
+        process::wait(&mut self.daemon, PATIENCE).expect("an end");
+        self.ended = true;
     }
 
     /// What the daemon said.
@@ -121,11 +131,15 @@ impl Engine for Docker {
 impl Drop for Docker {
     fn drop(&mut self) {
         if thread::panicking() {
-            println!("dockerd said:\n{}", self.log());
+            let log = self.log();
+            let words = log.lines().filter(|line| !line.contains("level=info"));
+            println!("dockerd said:\n{}", words.collect::<Vec<_>>().join("\n"));
         }
-        process::kill(self.daemon.id() as i32, libc::SIGTERM);
-        let _ = process::wait(&mut self.daemon, PATIENCE);
-        super::unmount_below(self.fixture.path("docker").as_path());
+        if !self.ended {
+            process::kill(self.daemon.id() as i32, libc::SIGTERM);
+            let _ = process::wait(&mut self.daemon, PATIENCE);
+        }
+        super::unmount_below(&self.fixture.path("docker"));
         super::remove_control_group(&self.group);
     }
 }

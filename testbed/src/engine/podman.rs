@@ -23,6 +23,12 @@ impl Podman {
         Podman::with(Fixture::new(), None)
     }
 
+    /// The same with the control groups of the host as they are, old ones where it has them.
+    pub fn rootless_on_the_hosts_groups() -> Podman {
+        super::own_places();
+        Podman::with(Fixture::new(), None)
+    }
+
     /// podman for root, on the host's control groups.
     pub fn rootful() -> Podman {
         super::own_places();
@@ -43,13 +49,7 @@ impl Podman {
             runtime.display()
         );
         fixture.write("containers.conf", conf);
-        let dir = |name: &str| fixture.path("work").join(name).display().to_string();
-        let storage = format!(
-            "[storage]\ndriver = \"overlay\"\nrunroot = \"{}\"\ngraphroot = \"{}\"\n",
-            dir("podman-run"),
-            dir("podman")
-        );
-        fixture.write("storage.conf", storage);
+        process::reap_for_ever("conmon");
         let mut podman = Podman { fixture, first_mounts: BTreeSet::new(), group };
         let archive = podman.fixture.archive_of(IMAGE);
         process::run(podman.command(&["load", "-q", "-i"]).arg(&archive)).ok();
@@ -66,14 +66,20 @@ impl Engine for Podman {
     fn command(&self, words: &[&str]) -> Command {
         let mut command = self.fixture.command("podman", &[]);
         command.env("CONTAINERS_CONF", self.fixture.path("containers.conf"));
-        command.env("CONTAINERS_STORAGE_CONF", self.fixture.path("storage.conf"));
-        command.args(["--cgroup-manager", "cgroupfs"]).args(words);
+        // As options, not in a file: podman hands options on to the podman that cleans up behind a container.
+        command
+            .arg("--root")
+            .arg(self.fixture.path("work/podman"))
+            .arg("--runroot")
+            .arg(self.fixture.path("run/podman"));
+        command.args(["--storage-driver", "overlay", "--cgroup-manager", "cgroupfs"]).args(words);
         command
     }
 
     fn options(&self) -> Vec<String> {
         let group = self.group.iter().map(|group| format!("--cgroup-parent=/{group}"));
-        ["--network=none".to_owned()].into_iter().chain(group).collect()
+        // No time to end for those that a test removes.
+        ["--network=none", "--stop-timeout=0"].map(str::to_owned).into_iter().chain(group).collect()
     }
 
     fn state(&self) -> PathBuf {
@@ -98,7 +104,8 @@ impl Engine for Podman {
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        super::unmount_below(self.fixture.path("work").as_path());
+        super::unmount_below(&self.fixture.path("work"));
+        super::unmount_below(&self.fixture.path("run"));
         if let Some(group) = &self.group {
             super::remove_control_group(group);
         }

@@ -48,15 +48,19 @@ pub fn guide_create(release: Release) -> String {
     )
 }
 
-/// The form that the documentation of berth advises (docs/slurm-oci.md).
+/// The form that the documentation of berth advises (docs/slurm-oci.md): the runtime takes the place of the shell, so that
+/// signals reach it, and what Slurm asks at the end says nothing into a job's output.
 pub fn run(release: Release) -> String {
-    let excludes = if release == Release::Bookworm { "" } else { EXCLUDES };
+    let (excludes, runtime) = match release {
+        Release::Bookworm => ("", "berth-runtime --root=/tmp/berth-runtime-$(id -u %u)"),
+        Release::Trixie | Release::Forky => (EXCLUDES, "berth-runtime --root=/run/user/%U"),
+    };
     format!(
         "\
-{excludes}RunTimeRun=\"exec berth-runtime run --bundle %b %n.%u.%j.%s.%t\"
-RunTimeQuery=\"exec berth-runtime state %n.%u.%j.%s.%t\"
-RunTimeKill=\"exec berth-runtime kill -a %n.%u.%j.%s.%t\"
-RunTimeDelete=\"exec berth-runtime delete --force %n.%u.%j.%s.%t\"
+{excludes}RunTimeRun=\"exec {runtime} run --bundle %b %n.%u.%j.%s.%t\"
+RunTimeQuery=\"{runtime} state %n.%u.%j.%s.%t 2>/dev/null || echo {{}}\"
+RunTimeKill=\"{runtime} kill -a %n.%u.%j.%s.%t 2>/dev/null\"
+RunTimeDelete=\"{runtime} delete --force %n.%u.%j.%s.%t 2>/dev/null\"
 "
     )
 }

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use testbed::fixture;
 use testbed::harness;
 
+mod buildah;
+mod containerd;
 mod crash;
 mod devices;
 mod docker;
@@ -38,7 +40,10 @@ fn main() -> ExitCode {
         crash::CHAPTER,
         podman::rootless::CHAPTER,
         podman::rootful::CHAPTER,
+        podman::hybrid::CHAPTER,
         docker::CHAPTER,
+        buildah::CHAPTER,
+        containerd::CHAPTER,
     ];
     harness::main(&chapters, || fixture::prepare(env!("CARGO_BIN_EXE_testbed")))
 }

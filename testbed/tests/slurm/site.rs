@@ -4,32 +4,29 @@ use testbed::slurm::Release;
 use testbed::slurm::oci;
 
 use crate::world::BUNDLE;
-use crate::world::RUN_FORMS;
 use crate::world::World;
 
 on_each_release!("site":
     roots_calls_at_the_end_do_no_harm,
     the_name_of_a_bundle_is_no_command,
     two_users_do_not_meet,
-    what_a_killed_node_left_is_no_obstacle,
+    roots_calls_leave_a_running_container_alone,
+    nothing_of_root_happens_in_a_users_folder,
 );
 
 fn roots_calls_at_the_end_do_no_harm(release: Release) {
-    for form in RUN_FORMS {
-        let world = World::new(release, form);
-        let conf = form(release);
-        for verb in ["Query", "Kill", "Delete"] {
-            let line = conf.lines().find_map(|line| line.strip_prefix(&format!("RunTime{verb}="))).expect("its line");
-            let line = line.trim_matches('"').replace("%n.%u.%j.%s.%t", "n1.tuser1.1.0.-1").replace("%U", "20001");
-            let line = line.replace("%u", "tuser1");
-            let said = world.cluster.node("n1").dir("/").run(&["sh", "-c", &line]);
-            assert_eq!(said.stdout, "", "{}", said.report());
-            assert!(said.stderr.lines().count() <= 1, "{}", said.report());
-            // To delete what is not there is no failure, as nothing is left to do.
-            assert_eq!(said.code() == 0, verb == "Delete", "{}", said.report());
-        }
-        world.assert_clean();
+    let world = World::new(release, oci::guide_run);
+    for verb in ["Query", "Kill", "Delete"] {
+        let conf = oci::guide_run(release);
+        let line = conf.lines().find_map(|line| line.strip_prefix(&format!("RunTime{verb}="))).expect("its line");
+        let line = line.trim_matches('"').replace("%n.%u.%j.%s.%t", "n1.tuser1.1.0.-1").replace("%U", "20001");
+        let said = world.cluster.node("n1").dir("/").run(&["sh", "-c", &line]);
+        assert_eq!(said.stdout, "", "{}", said.report());
+        assert!(said.stderr.lines().count() <= 1, "{}", said.report());
+        // To delete what is not there is no failure, as nothing is left to do.
+        assert_eq!(said.code() == 0, verb == "Delete", "{}", said.report());
     }
+    world.assert_clean();
 }
 
 fn the_name_of_a_bundle_is_no_command(release: Release) {
@@ -57,16 +54,53 @@ fn two_users_do_not_meet(release: Release) {
     world.assert_clean();
 }
 
-fn what_a_killed_node_left_is_no_obstacle(release: Release) {
-    for form in RUN_FORMS {
-        let world = World::new(release, form);
-        let step = world.start(&[], "echo >/out/ready; exec sleep 1234");
-        world.wait_for("ready");
-        // The whole step at once, as when a node goes down, with nobody to clean up.
-        world.cluster.node("n1").shell("pkill -KILL slurmstepd; pkill -KILL -U tuser1; true").ok();
-        drop(step.end());
-        world.user().run(&["rm", &format!("{BUNDLE}/out/ready")]).ok();
-        world.cluster.wait_until("the job is gone", || world.cluster.root().run(&["squeue", "-h"]).stdout.is_empty());
-        assert_eq!(world.shell("echo again").ok(), "again\n");
+fn roots_calls_leave_a_running_container_alone(release: Release) {
+    let world = World::new(release, oci::guide_run);
+    let step = world.start(&[], "echo >/out/ready; until [ -e /out/go ]; do sleep 0.05; done; echo done");
+    world.wait_for("ready");
+    let id = format!("n1.tuser1.{}.0", world.job());
+    let root = if release == Release::Bookworm { "/tmp/" } else { "/run/user/20001/" };
+    let ask = |verb: &str| world.cluster.node("n1").run(&["berth-runtime", "--root", root, verb, &format!("{id}.-1")]);
+    assert_ne!(ask("state").code(), 0);
+    assert_ne!(ask("kill").code(), 0);
+    assert_ne!(ask("delete").code(), 0);
+    // Root sees the container itself, as its user does.
+    let seen = world.cluster.node("n1").run(&["berth-runtime", "--root", root, "state", &format!("{id}.0")]).ok();
+    assert!(seen.contains("\"running\""), "{seen}");
+    world.user().run(&["touch", &format!("{BUNDLE}/out/go")]).ok();
+    assert_eq!(step.end().ok(), "done\n");
+    world.user().run(&["rm", &format!("{BUNDLE}/out/go"), &format!("{BUNDLE}/out/ready")]).ok();
+    world.assert_clean();
+}
+
+fn nothing_of_root_happens_in_a_users_folder(release: Release) {
+    let world = World::new(release, oci::run);
+    let node = world.cluster.node("n1");
+    // A record that names root's processes and files, with a hook that tells who ran it.
+    let user = node.clone().user("tuser1");
+    user.shell("mkdir -m 700 -p /tmp/own/evil /tmp/own/n1.tuser1.1.0.0").ok();
+    let pid = node.run(&["pgrep", "-o", "slurmd"]).ok();
+    let start = node.shell(&format!("cut -d' ' -f22 /proc/{}/stat", pid.trim())).ok();
+    let boot = node.run(&["cat", "/proc/sys/kernel/random/boot_id"]).ok();
+    for (id, start) in [("evil", start.trim()), ("n1.tuser1.1.0.0", "1")] {
+        let state = serde_json::json!({
+            "ociVersion": "1.0.2", "id": id, "bundle": "/root", "rootfs": "/root", "created": "", "owner": 0,
+            "bootId": boot.trim(),
+            "process": {"pid": pid.trim().parse::<u32>().expect("a number"), "startTime": start.parse::<u64>().expect("ticks")},
+        });
+        let hook = serde_json::json!({"path": "/bin/sh", "args": ["sh", "-c", "id -u >>/tmp/own/ran"]});
+        let config = serde_json::json!({"ociVersion": "1.0.2", "hooks": {"poststop": [hook]}});
+        user.write(&format!("/tmp/own/{id}/state.json"), &state.to_string());
+        user.write(&format!("/tmp/own/{id}/config.json"), &config.to_string());
     }
+    for words in [["state", "n1.tuser1.1.0.-1"], ["kill", "evil"], ["delete", "evil"]] {
+        drop(node.run(&[&["berth-runtime", "--root", "/tmp/own"], &words[..]].concat()));
+    }
+    assert!(node.run(&["kill", "-0", pid.trim()]).status.success(), "slurmd lives");
+    let ran = node.run(&["cat", "/tmp/own/ran"]).stdout;
+    assert!(ran.lines().all(|line| line == "20001"), "hooks ran as {ran:?}");
+    let left = node.run(&["find", "/tmp/own", "-user", "root"]).stdout;
+    assert_eq!(left, "");
+    node.run(&["rm", "-r", "/tmp/own"]).ok();
+    world.assert_clean();
 }

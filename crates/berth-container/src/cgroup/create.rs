@@ -9,6 +9,7 @@ use super::host::{Hierarchy, Host, Kind, Wanted, own_group, read_bounded};
 use super::limits::{Write, v1_writes, v2_unified, v2_writes};
 use super::{Cgroup, Place, Request, cannot_put, devices, files, systemd};
 use crate::error::{Error, Result};
+use crate::launch::sys::is_root_of_the_host;
 use crate::oci::Resources;
 
 /// A group whose making failed halfway is removed again.
@@ -40,8 +41,14 @@ pub(super) fn by_hand(request: &Request<'_>, pid: u32) -> Result<Cgroup> {
     let pure_v2 = host.is_pure_v2();
     let mut unfinished = Unfinished(Cgroup { pure_v2, init: pid, ..Cgroup::default() });
     let cgroup = &mut unfinished.0;
+    let privileged = is_root_of_the_host();
     let mut refused = None;
     for hierarchy in &host.hierarchies {
+        // Nobody delegates cgroup v1 safely, but Slurm 22.05 gives the step's group to its user, and knows the step's
+        // processes by it: those in a group below would outlive the job.
+        if !privileged && hierarchy.kind != Kind::V2 {
+            continue;
+        }
         let Some(directory) = wanted.in_hierarchy(hierarchy, pure_v2 && limited) else { continue };
         let controllers = limited || matches!(wanted, Wanted::FromRoot(_));
         match join(cgroup, hierarchy, &directory, controllers) {
@@ -51,7 +58,7 @@ pub(super) fn by_hand(request: &Request<'_>, pid: u32) -> Result<Cgroup> {
         }
     }
     if let Some((directory, source)) = refused {
-        if is_privileged() {
+        if privileged {
             // A read-only mount in a container is no reason to refuse one that asks for nothing.
             if limited || source.raw_os_error() != Some(libc::EROFS) {
                 return Err(Error::io("make the control group", directory, source));
@@ -63,8 +70,12 @@ pub(super) fn by_hand(request: &Request<'_>, pid: u32) -> Result<Cgroup> {
         }
     }
     if cgroup.places.is_empty() {
-        if limited && host.hierarchies.is_empty() {
-            cgroup.warnings.push("resource limits are not in force: no control groups are mounted".to_owned());
+        if limited {
+            let reason = match host.hierarchies.is_empty() {
+                true => "no control groups are mounted",
+                false => "an ordinary user may make groups in cgroup v2 only, which is not mounted",
+            };
+            cgroup.warnings.push(format!("resource limits are not in force: {reason}"));
         }
         return Ok(unfinished.finish());
     }
@@ -89,7 +100,7 @@ pub(super) fn by_systemd(request: &Request<'_>, pid: u32) -> Result<Cgroup> {
     let nothing = Resources::default();
     let resources = request.resources.unwrap_or(&nothing);
     let pure_v2 = host.is_pure_v2();
-    let privileged = is_privileged();
+    let privileged = is_root_of_the_host();
     let name = systemd::Name::new(request.path, request.id, privileged)?;
     let unit = systemd::start(&name, request.id, pid, resources, pure_v2, privileged)?;
     let mut unfinished = Unfinished(Cgroup { pure_v2, init: pid, unit: Some(unit), ..Cgroup::default() });
@@ -190,7 +201,7 @@ fn put_into_all(cgroup: &mut Cgroup, pid: u32) -> Result<()> {
     while let Some(place) = cgroup.places.get(index) {
         match put(pid, &place.directory) {
             Ok(()) => index += 1,
-            Err(error) if files::is_refused(&error) && !is_privileged() => {
+            Err(error) if files::is_refused(&error) && !is_root_of_the_host() => {
                 let place = cgroup.places.remove(index);
                 if place.made {
                     let _ = files::remove_once(&place.directory);
@@ -217,7 +228,7 @@ fn limit_and_warn(cgroup: &mut Cgroup, resources: &Resources) -> Result<()> {
             }
             _ => false,
         };
-        if !excusable || is_privileged() {
+        if !excusable || is_root_of_the_host() {
             return Err(error);
         }
         warnings.push(format!("a resource limit is not in force: {error}"));
@@ -320,7 +331,7 @@ fn restrict_devices(cgroup: &Cgroup, resources: &Resources) -> Result<()> {
                 match files::write(&place.directory, file, &line) {
                     Ok(()) => {}
                     // Nobody is allowed more than the group above, and an ordinary user changes nothing.
-                    Err(error) if files::is_refused(&error) && (rule.allow || !is_privileged()) => {}
+                    Err(error) if files::is_refused(&error) && (rule.allow || !is_root_of_the_host()) => {}
                     Err(source) => {
                         let action = format!("write {line:?} to {}", place.directory.join(file).display());
                         return Err(Error::system(action, source));
@@ -333,16 +344,9 @@ fn restrict_devices(cgroup: &Cgroup, resources: &Resources) -> Result<()> {
     let Some(place) = cgroup.places.iter().find(|place| place.kind == Kind::V2) else { return Ok(()) };
     let attached = File::open(&place.directory).and_then(|group| devices::bpf::attach(group.as_fd(), &rules));
     match attached {
-        Err(error) if !files::is_refused(&error) || is_privileged() => {
+        Err(error) if !files::is_refused(&error) || is_root_of_the_host() => {
             Err(Error::system(format!("restrict the devices of {}", place.directory.display()), error))
         }
         _ => Ok(()),
     }
-}
-
-/// Whether this is root of the host, and not of a user namespace.
-fn is_privileged() -> bool {
-    rustix::process::geteuid().is_root()
-        && std::fs::read_to_string("/proc/self/uid_map")
-            .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }

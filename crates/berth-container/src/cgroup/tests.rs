@@ -339,16 +339,19 @@ fn without_a_group_nothing_is_signalled_and_limits_are_refused() {
     assert_eq!(Cgroup::create(&request, 1).unwrap().warnings().len(), 1);
 }
 
-/// Runs this as an ordinary user, from a group that is made for it where `delegated`; whether it holds.
-fn as_user(delegated: bool, holds: fn() -> bool) -> bool {
+/// Runs this as an ordinary user, from a group of this kind that is given to it; whether it holds.
+fn as_user(delegated: Option<fn(&Kind) -> bool>, holds: fn() -> bool) -> bool {
     use std::os::unix::fs::chown;
     const USER: u32 = 64_218;
-    let guard = delegated.then(|| {
+    let guard = delegated.map(|kind| {
         let waiting = Sleeper::new("");
-        let guard = only(|kind| *kind == Kind::V2, waiting.pid()).expect("cgroup2 is mounted");
+        let guard = only(kind, waiting.pid()).expect("the hierarchy is mounted");
         let directory = &guard.0.places[0].directory;
         for path in [directory.clone(), directory.join("cgroup.procs"), directory.join("cgroup.subtree_control")] {
-            chown(path, Some(USER), Some(USER)).unwrap();
+            // Version 1 has no such file as the last.
+            if path.exists() {
+                chown(path, Some(USER), Some(USER)).unwrap();
+            }
         }
         guard
     });
@@ -453,7 +456,7 @@ fn an_ordinary_user_who_may_not_gets_a_warning_and_only_for_limits() {
     if !is_root() {
         return;
     }
-    assert!(as_user(false, || {
+    assert!(as_user(None, || {
         let (plain, limited) = (as_asked(None, false), as_asked(Some("/berth-test/x"), true));
         !plain.is_own() && plain.warnings().is_empty() && !limited.is_own() && limited.warnings().len() == 1
     }));
@@ -464,8 +467,20 @@ fn an_ordinary_user_makes_a_group_where_that_was_delegated() {
     if !is_root() || Host::read().unwrap().v2().is_none() {
         return;
     }
-    assert!(as_user(true, || {
+    assert!(as_user(Some(|kind| *kind == Kind::V2), || {
         let own = as_asked(None, false);
         own.is_own() && own.warnings().is_empty() && own.processes().unwrap() == [std::process::id()]
+    }));
+}
+
+#[test]
+fn an_ordinary_user_stays_in_the_group_by_which_a_batch_system_knows_the_job() {
+    let freezer: fn(&Kind) -> bool = |kind| kind.has("freezer");
+    if !is_root() || !Host::read().unwrap().hierarchies.iter().any(|it| freezer(&it.kind)) {
+        return;
+    }
+    assert!(as_user(Some(freezer), || {
+        let (own, limited) = (as_asked(None, false), as_asked(None, true));
+        !own.is_own() && own.warnings().is_empty() && !limited.is_own() && limited.warnings().len() == 1
     }));
 }

@@ -179,7 +179,8 @@ impl Command {
         let command = candidate.to_string_lossy().into_owned();
         let directory = std::fs::metadata(&command).is_ok_and(|meta| meta.is_dir());
         let (reason, hint) = match error.raw_os_error() {
-            _ if directory => ("is a directory".to_owned(), None),
+            // Engines look for the first words.
+            _ if directory => ("permission denied (it is a directory)".to_owned(), None),
             Some(libc::EACCES) => (
                 "permission denied".to_owned(),
                 Some("the file is not executable for you, or its file system is mounted `noexec`".to_owned()),

@@ -18,7 +18,7 @@ mod process;
 mod rootfs;
 pub mod sealed;
 mod supervise;
-mod sys;
+pub(crate) mod sys;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

@@ -237,6 +237,13 @@ pub fn set_uid(uid: u32) -> io::Result<()> {
     if unsafe { libc::setresuid(uid, uid, uid) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether this is root of the host, and not of a user namespace.
+pub fn is_root_of_the_host() -> bool {
+    rustix::process::geteuid().is_root()
+        && std::fs::read_to_string("/proc/self/uid_map")
+            .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
 /// Sets the supplementary groups.
 pub fn set_groups(groups: &[u32]) -> io::Result<()> {
     // SAFETY: the pointer and the length are those of one live slice; gid_t is u32.

@@ -24,7 +24,7 @@ pub(super) const KEPT_FILTERS: &str = "~filters";
 const MAX_ID: usize = 255;
 
 /// A directory of containers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
     path: PathBuf,
     /// Where containers are if that place cannot be made.
@@ -38,11 +38,12 @@ impl Root {
     }
 
     /// The directory that a command line names. Slurm's guide names `/run/user/UID`, which is not there on a node where
-    /// the user has no session: then [`Root::of_user`] is meant.
+    /// the user has no session: then [`Root::of_user`] is meant. Root may ask for anybody's.
     pub fn named(path: &Path) -> Root {
-        let uid = rustix::process::geteuid().as_raw();
-        let of_session = path.starts_with(format!("/run/user/{uid}"));
-        Root { path: path.to_owned(), instead: of_session.then(|| Root::in_tmp(uid)) }
+        let caller = rustix::process::geteuid();
+        let session = path.strip_prefix("/run/user").ok().and_then(|rest| rest.iter().next()?.to_str()?.parse().ok());
+        let uid = session.filter(|&uid: &u32| uid == caller.as_raw() || caller.is_root());
+        Root { path: path.to_owned(), instead: uid.map(Root::in_tmp) }
     }
 
     /// Where containers are if nothing else was said: `/run/berth` for root; for others `$XDG_RUNTIME_DIR/berth`, or
@@ -66,7 +67,7 @@ impl Root {
     }
 
     /// All places where containers may be.
-    fn places(&self) -> impl Iterator<Item = &Path> {
+    pub(super) fn places(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(self.path.as_path()).chain(self.instead.as_deref())
     }
 
@@ -124,9 +125,13 @@ impl Root {
         }
     }
 
-    /// The same, if nobody has for a while: with hundreds of containers it is work.
+    /// The same in a place of our own, if nobody has for a while: with hundreds of containers it is work. A directory that
+    /// the caller named is no place for a mark.
     pub(super) fn sweep_sometimes(&self) {
         const WHILE: Duration = Duration::from_secs(60);
+        if *self != Root::of_user() {
+            return;
+        }
         for place in self.places() {
             // A name that no container can have.
             let mark = place.join("~swept");

@@ -119,7 +119,8 @@ fn base() -> Command {
              For programs that call a runtime: Slurm (oci.conf), podman, docker, containerd, buildah. The same program \
              under the name `berth-runtime` takes these options directly.",
         )
-        .version(concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0"))
+        // dockerd looks for the word.
+        .version(concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0"))
         .subcommand_required(true)
         .arg_required_else_help(true)
 }

@@ -58,7 +58,13 @@ pub fn run(arguments: &arguments::Run, call: &Call<'_>) -> Answer {
 }
 
 pub fn state(arguments: &arguments::State, call: &Call<'_>) -> Answer {
-    output::json(&call.global.root().get(&arguments.id)?.state())?;
+    let root = call.global.root();
+    let stranger = root.act_as_owner(&arguments.id);
+    let container = root.get(&arguments.id);
+    if stranger && container.is_err() {
+        root.end_step(&arguments.id, &|message| call.log.warning(message));
+    }
+    output::json(&container?.state())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -66,7 +72,9 @@ pub fn kill(arguments: &arguments::Kill, call: &Call<'_>) -> Answer {
     let signal = signals::number(&arguments.signal).ok_or_else(|| {
         CommandError::usage(format!("`{}` is no signal: write a name such as TERM, or a number", arguments.signal))
     })?;
-    call.global.root().get(&arguments.id)?.kill(signal, arguments.all)?;
+    let root = call.global.root();
+    root.act_as_owner(&arguments.id);
+    root.get(&arguments.id)?.kill(signal, arguments.all)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -74,6 +82,7 @@ pub fn delete(arguments: &arguments::Delete, call: &Call<'_>) -> Answer {
     let root = call.global.root();
     let mut outcome = Ok(ExitCode::SUCCESS);
     for id in &arguments.ids {
+        root.act_as_owner(id);
         let deleted = match root.get(id) {
             // Callers delete once more to be sure.
             Err(berth_container::Error::ContainerState { .. }) if arguments.force => Ok(()),
