@@ -315,6 +315,8 @@ fn child_main(entry: &Entry, steps: &dyn Steps, channel: Channel, attendance: &A
         if let Some(gate) = &attendance.gate {
             entry.attributes.try_limits()?;
             entry.command.check()?;
+            // It may be long until the start: nobody is to wait for what the caller had open, nor for our own.
+            entry.close_all_but(&[Some(channel.as_fd()), Some(gate.as_fd())])?;
             if !channel.tell_created() {
                 sys::exit_now(1);
             }

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use super::container::Container;
 use super::record::{ProcessId, Record, now};
 use super::root::{CONFIG, Lock, Root, START, STATE, write_whole};
-use super::{Warn, absolute, read_config};
+use super::{Warn, absolute, keeps_groups, read_config};
 use crate::bundle::{Bundle, Rootfs};
 use crate::cgroup::{Cgroup, Manager, Request};
 use crate::error::{Error, Result};
@@ -124,6 +124,7 @@ impl Birth<'_> {
             keyring: (!self.no_new_keyring).then(|| format!("_ses.{}", self.id)),
             no_pivot: self.no_pivot,
             set_home: true,
+            keep_groups: keeps_groups(&spec),
             kept_filters: spec.linux.as_ref().and_then(|l| l.seccomp.as_ref()).and_then(|_| self.root.kept_filters()),
             ..Options::default()
         };
