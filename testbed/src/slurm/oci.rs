@@ -65,6 +65,16 @@ RunTimeDelete=\"{runtime} delete --force %n.%u.%j.%s.%t 2>/dev/null\"
     )
 }
 
+/// What the documentation shows to begin with: a bundle, and a step in it.
+pub fn first_steps() -> &'static str {
+    "\
+mkdir -p ~/bundle/rootfs/bin && cd ~/bundle
+cp /bin/busybox rootfs/bin/sh
+berth-runtime spec --rootless
+srun --container ~/bundle /bin/sh -c 'echo \"user $(id -u) in a container\"'
+"
+}
+
 /// Makes a bundle of busybox in a new folder, as a user's `runc spec --rootless` would have it: the user is root in it,
 /// and has new user, mount, pid, IPC and host name namespaces. The folder `out` beside it is `/out` in the container.
 pub fn make_bundle(session: &Session<'_>, dir: &str) {
@@ -108,4 +118,34 @@ pub fn make_bundle(session: &Session<'_>, dir: &str) {
         },
     });
     session.write(&format!("{dir}/config.json"), &config.to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = include_str!("../../../docs/slurm-oci.md");
+
+    #[test]
+    fn the_documentation_has_what_is_tested() {
+        for text in [
+            run(Release::Forky),
+            run(Release::Bookworm),
+            guide_run(Release::Forky),
+            guide_create(Release::Forky).lines().rev().take(2).map(|line| format!("{line}\n")).rev().collect(),
+            first_steps().to_owned(),
+        ] {
+            assert!(DOCUMENT.contains(&text), "docs/slurm-oci.md lacks\n{text}");
+        }
+        assert_eq!(run(Release::Trixie), run(Release::Forky));
+    }
+
+    #[test]
+    fn roots_lines_have_nothing_of_the_users_choice() {
+        for conf in [run, guide_run, guide_create].iter().flat_map(|form| Release::ALL.map(form)) {
+            for line in conf.lines().filter(|line| ["Query", "Kill", "Delete"].iter().any(|verb| line.contains(verb))) {
+                assert!(!["%b", "%r", "%@"].iter().any(|pattern| line.contains(pattern)), "{line}");
+            }
+        }
+    }
 }
