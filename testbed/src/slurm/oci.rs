@@ -41,10 +41,15 @@ pub fn guide_run(release: Release) -> String {
 
 /// The guide's form with `create` and `start`, word for word.
 pub fn guide_create(release: Release) -> String {
-    let runtime = runtime(release);
+    common(release) + &create_lines(runtime(release))
+}
+
+fn create_lines(runtime: &str) -> String {
     format!(
-        "{}RunTimeCreate=\"{runtime} create --bundle %b %n.%u.%j.%s.%t\"\nRunTimeStart=\"{runtime} start %n.%u.%j.%s.%t\"\n",
-        common(release)
+        "\
+RunTimeCreate=\"{runtime} create --bundle %b %n.%u.%j.%s.%t\"
+RunTimeStart=\"{runtime} start %n.%u.%j.%s.%t\"
+"
     )
 }
 
@@ -132,7 +137,7 @@ mod tests {
             run(Release::Forky),
             run(Release::Bookworm),
             guide_run(Release::Forky),
-            guide_create(Release::Forky).lines().rev().take(2).map(|line| format!("{line}\n")).rev().collect(),
+            create_lines(runtime(Release::Forky)),
             first_steps().to_owned(),
         ] {
             assert!(DOCUMENT.contains(&text), "docs/slurm-oci.md lacks\n{text}");
