@@ -130,8 +130,7 @@ fn a_device_outside_of_dev_is_made_or_refused(runtime: Runtime) {
 fn a_file_in_the_place_of_a_device_is_refused(runtime: Runtime) {
     // "If a file already exists at path that does not match the requested device, the runtime MUST generate an error."
     let mut world = World::root(runtime);
-    let source = world.write("host/file", "");
-    world.bind(source, "/dev/thing", &[]);
-    world.set("/linux/devices", json!([{"path": "/dev/thing", "type": "c", "major": 1, "minor": 3}]));
+    world.write("bundle/rootfs/mnt/thing", "");
+    world.set("/linux/devices", json!([{"path": "/mnt/thing", "type": "c", "major": 1, "minor": 3}]));
     world.refused();
 }
