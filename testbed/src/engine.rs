@@ -267,14 +267,19 @@ fn is_control_group(dir: &Path) -> bool {
     rustix::fs::statfs(dir).is_ok_and(|stat| KINDS.contains(&(stat.f_type as u64)))
 }
 
-/// As root: the control groups of the host as they are, where the runner has laid the new ones over a mixture of both; and
-/// a `/run` of the test's own, as engines keep things there whatever they are told.
+/// As root: the control groups of the host as they are, where the runner has laid the new ones over a mixture of both, and
+/// [`own_run`].
 pub fn own_places() {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let over = table.lines().filter(|line| line.split(' ').nth(4) == Some("/sys/fs/cgroup")).count();
     if over > 1 {
         rustix::mount::unmount("/sys/fs/cgroup", rustix::mount::UnmountFlags::DETACH).expect("the runner's mount");
     }
+    own_run();
+}
+
+/// As root: a `/run` of the test's own, as engines keep things there whatever they are told.
+fn own_run() {
     rustix::mount::mount("tmpfs", "/run", "tmpfs", rustix::mount::MountFlags::empty(), None).expect("a mount");
 }
 

@@ -29,6 +29,7 @@ pub mod rootless {
         descriptors_are_passed_on,
         without_control_groups_containers_run_too,
         one_keeps_ones_own_id,
+        one_keeps_ones_own_groups,
         hooks_of_the_engine_are_run,
     );
 
@@ -96,6 +97,15 @@ pub mod rootless {
             assert_eq!(told, format!("{uid}\n{uid}\n"));
             let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(data.join("file")).expect("a file"));
             assert_eq!(owner, uid);
+        });
+    }
+
+    fn one_keeps_ones_own_groups() {
+        shown_on(Podman::rootless(), |engine| {
+            let groups = |options: &[&str]| engine.shell(options, "grep Groups: /proc/self/status | tr -d ' \\t'").ok();
+            assert_eq!(groups(&[]), "Groups:\n");
+            // The user's own group is root's in the container.
+            assert!(groups(&["--group-add=keep-groups"]).contains('0'));
         });
     }
 
@@ -193,17 +203,39 @@ pub mod rootful {
     }
 }
 
-/// podman with whatever the host has of old and new control groups.
-pub mod hybrid {
+/// podman on the other control groups than those of the chapters above.
+pub mod groups {
     use super::*;
 
-    chapter!("podman_on_old_control_groups", [PODMAN, INIT, Need::Root, Need::SubIds]: an_ordinary_user_has_containers);
+    chapter!("podman_groups",
+        [PODMAN, INIT, Need::Root, Need::SubIds]:
+            an_ordinary_user_has_containers_where_some_are_old;
+        [PODMAN, INIT, Need::Root]:
+            root_has_containers_where_all_are_new;
+    );
 
-    fn an_ordinary_user_has_containers() {
+    fn an_ordinary_user_has_containers_where_some_are_old() {
         shown_on(Podman::rootless_on_the_hosts_groups(), |engine| {
             assert_eq!(engine.run(&[], &["echo", "fine"]).ok(), "fine\n");
             let id = engine.ready(&[], "echo ready; exec sleep 300");
             assert_eq!(engine.call(&["exec", &id, "echo", "joined"]).ok(), "joined\n");
+            engine.remove(&id);
+        });
+    }
+
+    fn root_has_containers_where_all_are_new() {
+        shown_on(Podman::rootful_on_new_groups(), |engine| {
+            let options = ["--pids-limit=0", "--device=/dev/null:/dev/given"];
+            let script = "echo x > /dev/given; mknod /dev/kept c 1 5 && head -c 1 /dev/kept >/dev/null && echo zero; \
+                mknod /disk b 7 0 && head -c 1 /disk >/dev/null || echo refused";
+            // Nodes may be made, and only those that were given are opened.
+            assert_eq!(engine.shell(&options, script).ok(), "zero\nrefused\n");
+            let id = engine.ready(&[&options[..], &["--pid=host"]].concat(), "sleep 311 & echo ready; exec sleep 312");
+            assert_eq!(engine.call(&["exec", &id, "echo", "joined"]).ok(), "joined\n");
+            engine.call(&["pause", &id]).ok();
+            assert_eq!(engine.about(&id, "{{.State.Status}}"), "paused");
+            engine.call(&["unpause", &id]).ok();
+            engine.call(&["stop", "-t", "1", &id]).ok();
             engine.remove(&id);
         });
     }
