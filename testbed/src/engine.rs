@@ -68,8 +68,12 @@ pub trait Engine {
 impl dyn Engine + '_ {
     /// Runs the engine with these words to its end.
     #[track_caller]
-    pub fn call(&self, words: &[&str]) -> Output {
-        process::run(&mut self.command(words))
+    pub fn call(&self, words: &[impl AsRef<str>]) -> Output {
+        process::run(&mut self.with(words))
+    }
+
+    fn with(&self, words: &[impl AsRef<str>]) -> Command {
+        self.command(&words.iter().map(AsRef::as_ref).collect::<Vec<_>>())
     }
 
     /// The words that make a container from the image and remove it after its end.
@@ -83,8 +87,7 @@ impl dyn Engine + '_ {
 
     /// A command that runs a container to its end and removes it.
     pub fn container(&self, options: &[&str], command: &[&str]) -> Command {
-        let words = self.words(&["run", "--rm"], options, command);
-        self.command(&words.iter().map(String::as_str).collect::<Vec<_>>())
+        self.with(&self.words(&["run", "--rm"], options, command))
     }
 
     /// Runs a container to its end and removes it.
@@ -102,8 +105,7 @@ impl dyn Engine + '_ {
     /// Starts a container in the background; gives its id.
     #[track_caller]
     pub fn start(&self, options: &[&str], command: &[&str]) -> String {
-        let words = self.words(&["run", "-d"], options, command);
-        let told = self.call(&words.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+        let told = self.call(&self.words(&["run", "-d"], options, command)).ok();
         told.lines().last().unwrap_or_default().to_owned()
     }
 
@@ -143,8 +145,8 @@ impl dyn Engine + '_ {
 
     /// Runs the engine on a terminal.
     #[track_caller]
-    pub fn on_terminal(&self, words: &[&str]) -> Terminal {
-        Terminal::start(&mut self.command(words)).expect("a terminal")
+    pub fn on_terminal(&self, words: &[impl AsRef<str>]) -> Terminal {
+        Terminal::start(&mut self.with(words)).expect("a terminal")
     }
 
     /// Waits for something that comes by itself.

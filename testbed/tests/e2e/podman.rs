@@ -48,7 +48,7 @@ pub mod rootless {
     fn a_container_is_made_before_it_is_started() {
         shown_on(Podman::rootless(), |engine| {
             let words = engine.words(&["create"], &["--name", "made"], &["sh", "-c", "echo begun; exit 6"]);
-            engine.call(&words.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+            engine.call(&words).ok();
             engine.call(&["init", "made"]).ok();
             assert_eq!(engine.about("made", "{{.State.Status}}"), "initialized");
             assert_eq!(engine.logs("made"), "");
@@ -58,7 +58,7 @@ pub mod rootless {
             engine.call(&["rm", "made"]).ok();
             // One that is never started.
             let words = engine.words(&["create"], &["--name", "made"], &["sleep", "300"]);
-            engine.call(&words.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+            engine.call(&words).ok();
             engine.call(&["init", "made"]).ok();
             engine.remove("made");
         });
@@ -127,7 +127,7 @@ pub mod rootless {
             }
             let dir = hooks.display().to_string();
             let words = engine.words(&["--hooks-dir", &dir, "run"], &["--name", "hooked"], &["true"]);
-            engine.call(&words.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+            engine.call(&words).ok();
             engine.remove("hooked");
             for stage in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
                 let path = format!("{}.{stage}", told.display());
@@ -261,12 +261,12 @@ fn the_path_of_the_runtime_is_enough(engine: &dyn Engine) {
     };
     let run = |command: &str| {
         let words = engine.words(&["--runtime", &path, "run"], &["--rm"], &["sh", "-c", command]);
-        engine.call(&words.iter().map(String::as_str).collect::<Vec<_>>())
+        engine.call(&words)
     };
     assert_eq!(run("exit 3").code(), 3);
     assert!(asked("create"), "another runtime was called");
     let words = engine.words(&["--runtime", &path, "run"], &["--rm"], &["/no/such/command"]);
-    let done = engine.call(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let done = engine.call(&words);
     assert!(done.code() == 127 && done.stderr.trim_end().lines().count() == 1, "{}", done.report());
     let dir = fixture.make_dir("context", 0o755);
     fixture.write("context/Dockerfile", "FROM small\nRUN true\n");
