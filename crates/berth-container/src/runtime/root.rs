@@ -168,11 +168,12 @@ impl Root {
         check_id(id)?;
         let place = match (make(&self.path), &self.instead) {
             (Ok(()), _) => &self.path,
-            (Err(_), Some(instead)) => {
+            // Not somebody else's: root may ask for those, and makes nothing there.
+            (Err(_), Some(instead)) if *instead == Root::in_tmp(rustix::process::geteuid().as_raw()) => {
                 make(instead)?;
                 instead
             }
-            (Err(error), None) => return Err(error),
+            (Err(error), _) => return Err(error),
         };
         let dir = place.join(id);
         let taken = |reason: String, hint: &str| Error::ContainerState {

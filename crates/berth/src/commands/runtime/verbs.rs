@@ -60,9 +60,10 @@ pub fn run(arguments: &arguments::Run, call: &Call<'_>) -> Answer {
 
 pub fn state(arguments: &arguments::State, call: &Call<'_>) -> Answer {
     let root = call.global.root();
-    let stranger = root.act_as_owner(&arguments.id);
+    let is_root = rustix::process::geteuid().is_root();
+    root.act_as_owner(&arguments.id);
     let container = root.get(&arguments.id);
-    if stranger && container.is_err() {
+    if is_root && container.is_err() {
         root.end_step(&arguments.id, &|message| call.log.warning(message));
     }
     output::json(&container?.state())?;
