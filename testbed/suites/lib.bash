@@ -7,6 +7,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 work=${SUITES_DIR:-$(cd "$here/../.." && pwd)/target/suites}
 mkdir -p "$work"
+# Read and written by whoever opens it, so that it never ends: what a program finds on a terminal where nobody types.
+[ -p "$work/idle" ] || mkfifo "$work/idle"
 
 # Installs packages that are missing.
 need() {
