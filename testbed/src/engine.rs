@@ -224,19 +224,47 @@ fn hierarchies(group: &str) -> Vec<PathBuf> {
 
 /// Control groups of containers below one of that name, in all hierarchies.
 pub fn control_groups_below(group: &str) -> Vec<PathBuf> {
-    let entries = hierarchies(group).into_iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
-    // podman's own group for what watches the containers.
-    entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.ends_with("conmon")).collect()
+    let mut found = Vec::new();
+    let mut queue: Vec<PathBuf> = hierarchies(group).into_iter().filter(|dir| is_control_group(dir)).collect();
+    while let Some(dir) = queue.pop() {
+        for path in folders(&dir) {
+            // BuildKit's group for all of its containers, and podman's for a pod and for what watches the containers.
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name == "buildkit" || (group.contains("podman") && !name.starts_with("libpod-")) {
+                queue.push(path);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    found
 }
 
 /// Removes a control group that a test named, in all hierarchies.
 pub fn remove_control_group(group: &str) {
     for dir in hierarchies(group) {
-        let children = fs::read_dir(&dir).into_iter().flatten().flatten().map(|entry| entry.path());
-        for path in children.filter(|path| path.is_dir()).chain([dir.clone()]) {
-            let _ = fs::remove_dir(path);
+        if is_control_group(&dir) {
+            remove_empty(&dir);
+        } else {
+            // podman takes the place of a hierarchy that the host has not mounted for one.
+            let _ = fs::remove_dir_all(dir);
         }
     }
+}
+
+fn remove_empty(dir: &Path) {
+    folders(dir).iter().for_each(|path| remove_empty(path));
+    let _ = fs::remove_dir(dir);
+}
+
+fn folders(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+fn is_control_group(dir: &Path) -> bool {
+    const KINDS: [u64; 2] = [0x0027_e0eb, 0x6367_7270];
+    rustix::fs::statfs(dir).is_ok_and(|stat| KINDS.contains(&(stat.f_type as u64)))
 }
 
 /// As root: the control groups of the host as they are, where the runner has laid the new ones over a mixture of both; and

@@ -288,6 +288,10 @@ impl Cgroup {
             let mine = Cgroup { places: made().cloned().collect(), ..Cgroup::default() };
             mine.kill(libc::SIGKILL)?;
             for place in made() {
+                // What failed on the way into them is in some, and perhaps not in the one that knows all others.
+                send(&files::processes(&place.directory).unwrap_or_default(), libc::SIGKILL)?;
+            }
+            for place in made() {
                 files::remove(&place.directory)?;
             }
         }

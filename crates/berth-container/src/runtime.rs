@@ -103,6 +103,12 @@ pub fn read_bounded(path: &Path) -> Result<Vec<u8>> {
     Ok(text)
 }
 
+/// Whether the groups of the caller are wanted inside: `podman run --group-add keep-groups`, crun's annotation. With them
+/// goes what the person may read on the cluster's file systems.
+fn keeps_groups(spec: &Spec) -> bool {
+    spec.annotations.get("run.oci.keep_original_groups").is_some_and(|value| value == "1")
+}
+
 /// Makes a path absolute, as seen from the working directory, without asking what is there.
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|e| Error::io("find", path, e))

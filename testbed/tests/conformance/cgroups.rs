@@ -17,9 +17,12 @@ use crate::world::World;
 use crate::world::until;
 
 section!("cgroups", "Control groups (config-linux.md; pause, resume, update)";
-    [Need::Root] "linux.cgroupsPath": an_absolute_path_is_taken, without_a_path_the_container_has_a_group_of_its_own,
+    [Need::Root] "linux.cgroupsPath": an_absolute_path_is_taken, a_relative_path_is_taken, without_a_path_the_container_has_a_group_of_its_own,
         what_was_made_is_removed, what_was_there_before_is_kept;
     [] "linux.cgroupsPath": an_ordinary_user_without_control_groups_runs;
+    [Need::Root] "linux.cgroupsPath": groups_of_the_old_kind_that_a_user_was_given_are_used_or_that_is_told,
+        groups_of_the_new_kind_that_a_user_was_given_are_used,
+        groups_that_take_no_process_are_used_or_refused_and_nothing_is_left;
     [] "linux.resources": a_limit_that_cannot_be_set_is_told_or_left;
     [Need::Root] "linux.resources.memory.limit": the_memory_limit_is_set, the_memory_limit_is_in_force,
         minus_one_is_no_limit;
@@ -28,6 +31,9 @@ section!("cgroups", "Control groups (config-linux.md; pause, resume, update)";
     [Need::Root] "linux.resources.memory.swappiness": the_swappiness_is_set;
     [Need::Root] "linux.resources.cpu.shares": the_shares_are_set;
     [Need::Root] "linux.resources.cpu.quota": the_quota_and_the_period_are_set;
+    [Need::Root] "linux.resources.cpu.burst": the_burst_is_set;
+    [Need::Root] "linux.resources.cpu.idle": the_group_is_idle;
+    [Need::Root] "linux.resources.memory.disableOOMKiller": the_killer_is_off;
     [Need::Root] "linux.resources.cpu.cpus": the_processors_are_set;
     [Need::Root] "linux.resources.cpu.mems": the_memory_nodes_are_set;
     [Need::Root] "linux.resources.pids.limit": the_number_of_processes_is_set, the_number_of_processes_is_in_force;
@@ -72,7 +78,7 @@ fn with_groups(world: &mut World) {
 pub fn remove() {
     let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
     for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
-        for name in ["c/x", "c", ""] {
+        for name in ["c/x", "c", "own", ""] {
             let _ = fs::remove_dir(hierarchy.join(place()).join(name));
         }
     }
@@ -117,6 +123,104 @@ fn an_absolute_path_is_taken(runtime: Runtime) {
     let (directory, _) = directory(pid, "memory");
     assert!(directory.ends_with(format!("{}/c", place())), "{text}");
     world.end();
+}
+
+fn a_relative_path_is_taken(runtime: Runtime) {
+    let mut world = World::root(runtime);
+    with_controllers(&mut world);
+    world.set("/linux/cgroupsPath", json!(format!("{}/c", place())));
+    let pid = world.sleeper();
+    let (directory, _) = directory(pid, "memory");
+    assert!(directory.ends_with(format!("{}/c", place())), "{}", directory.display());
+    world.end();
+}
+
+/// Gives a group, with the files that move processes and controllers, to the user.
+fn give(world: &World, group: &Path) {
+    fs::create_dir_all(group).expect("a group");
+    for path in [group.to_owned()].into_iter().chain(fs::read_dir(group).expect("a group").flatten().map(|e| e.path()))
+    {
+        std::os::unix::fs::chown(path, Some(world.user.uid), Some(world.user.gid)).expect("its owner");
+    }
+}
+
+/// Gives the user a group in every hierarchy of the old kind; false where there is none.
+fn give_all(world: &World, with_processors: bool) -> bool {
+    if !directory(std::process::id() as i32, "pids").1 {
+        return false;
+    }
+    let controllers = ["memory", "pids", "cpu", "cpuacct", "cpuset", "blkio", "devices", "freezer", "systemd"];
+    for hierarchy in controllers.map(|name| Path::new("/sys/fs/cgroup").join(name)) {
+        if hierarchy.exists() {
+            let group = hierarchy.join(place());
+            give(world, &group);
+            // A group of this controller takes no process before it has processors and memory.
+            for name in ["cpuset.cpus", "cpuset.mems"] {
+                if with_processors && hierarchy.join(name).exists() {
+                    fs::copy(hierarchy.join(name), group.join(name)).expect("its processors and its memory");
+                }
+            }
+        }
+    }
+    true
+}
+
+fn groups_of_the_old_kind_that_a_user_was_given_are_used_or_that_is_told(runtime: Runtime) {
+    let mut world = World::user(runtime);
+    with_controllers(&mut world);
+    if !give_all(&world, true) {
+        return;
+    }
+    // Nobody delegates the old kind safely, so that a runtime may leave it alone; but not without a word.
+    world.set("/linux/resources", json!({"pids": {"limit": 20}})).args(&["/bin/sleep", "1000"]).write_spec();
+    let log = world.path("run/log").display().to_string();
+    let code = world.detached(&mut world.verb_with(&["--log", &log], ["create", world.id.as_str()]));
+    let told = !(world.read("run/log") + &world.read("err")).is_empty();
+    assert!(code == 0 || told);
+    if code == 0 {
+        let (group, _) = directory(world.pid(), "pids");
+        let limit = fs::read_to_string(group.join("pids.max")).unwrap_or_default();
+        assert!(limit == "20\n" || told, "{}: {limit}", group.display());
+        world.end();
+    }
+}
+
+fn groups_that_take_no_process_are_used_or_refused_and_nothing_is_left(runtime: Runtime) {
+    let mut world = World::user(runtime);
+    with_controllers(&mut world);
+    if !give_all(&world, false) {
+        return;
+    }
+    world.args(&["/bin/true"]).write_spec();
+    let mut child = world.verb(["run", world.id.as_str()]).stderr(world.append("err")).spawn().expect("a runtime");
+    let ended = process::wait(&mut child, std::time::Duration::from_secs(10));
+    assert!(ended.is_ok_and(|(status, _)| status.success() || !world.read("err").is_empty()), "it hangs");
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("the hierarchies").flatten() {
+        let group = hierarchy.path().join(place()).join("c");
+        assert!(!group.exists(), "{}", group.display());
+    }
+}
+
+fn groups_of_the_new_kind_that_a_user_was_given_are_used(runtime: Runtime) {
+    let mut world = World::user(runtime);
+    only_the_new_kind();
+    with_groups(&mut world);
+    let (root, group) = (Path::new("/sys/fs/cgroup"), Path::new("/sys/fs/cgroup").join(place()));
+    let _ = fs::write(root.join("cgroup.subtree_control"), "+hugetlb");
+    give(&world, &group);
+    give(&world, &group.join("own"));
+    // Who wants to move a process needs the right to write in the group above both.
+    fs::write(group.join("own/cgroup.procs"), std::process::id().to_string()).expect("moved");
+    world.set("/linux/resources/unified", json!({"hugetlb.2MB.max": "6291456"}));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let pid = world.sleeper();
+        let limit = value(pid, "none", "", "hugetlb.2MB.max");
+        world.end();
+        limit
+    }));
+    fs::write(root.join("cgroup.procs"), std::process::id().to_string()).expect("moved");
+    let _ = fs::remove_dir(group.join("own"));
+    assert_eq!(outcome.expect("the container runs"), "6291456");
 }
 
 fn without_a_path_the_container_has_a_group_of_its_own(runtime: Runtime) {
@@ -239,6 +343,33 @@ fn the_quota_and_the_period_are_set(runtime: Runtime) {
     world.end();
 }
 
+fn the_burst_is_set(runtime: Runtime) {
+    let (world, pid) = limited(runtime, json!({"cpu": {"quota": 40_000, "period": 80_000, "burst": 10_000}}));
+    assert_eq!(value(pid, "cpu", "cpu.cfs_burst_us", "cpu.max.burst"), "10000");
+    world.end();
+}
+
+fn the_group_is_idle(runtime: Runtime) {
+    let (world, pid) = limited(runtime, json!({"cpu": {"idle": 1}}));
+    assert_eq!(value(pid, "cpu", "cpu.idle", "cpu.idle"), "1");
+    world.end();
+}
+
+fn the_killer_is_off(runtime: Runtime) {
+    let mut world = World::root(runtime);
+    with_controllers(&mut world);
+    world.set("/linux/resources/memory", json!({"limit": 64 << 20, "disableOOMKiller": true}));
+    if directory(std::process::id() as i32, "memory").1 {
+        let pid = world.sleeper();
+        assert!(value(pid, "memory", "memory.oom_control", "").contains("oom_kill_disable 1"));
+        world.end();
+    } else {
+        // The new kind has none: it must be refused, or left.
+        let (code, error) = world.try_create(&[]);
+        assert!(code == 0 || !error.is_empty());
+    }
+}
+
 fn the_processors_are_set(runtime: Runtime) {
     let (world, pid) = limited(runtime, json!({"cpu": {"cpus": "0", "mems": "0"}}));
     assert_eq!(value(pid, "cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
@@ -314,13 +445,17 @@ fn a_device_can_be_allowed_for_reading_only(runtime: Runtime) {
 /// A container on a machine that has the new kind alone: no other is left in this test's mounts.
 fn with_new_kind(runtime: Runtime) -> World {
     let mut world = World::root(runtime);
+    only_the_new_kind();
+    with_groups(&mut world);
+    world
+}
+
+fn only_the_new_kind() {
     while fs::read_to_string("/proc/self/mountinfo").is_ok_and(|info| info.contains(" /sys/fs/cgroup ")) {
         unmount(c"/sys/fs/cgroup");
     }
     let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
     rustix::mount::mount("cgroup2", "/sys/fs/cgroup", "cgroup2", flags, None).expect("the new kind");
-    with_groups(&mut world);
-    world
 }
 
 fn the_limit_of_huge_pages_is_set(runtime: Runtime) {

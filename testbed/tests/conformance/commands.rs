@@ -18,7 +18,7 @@ section!("commands", "Other commands (command line of runc, features.md)";
     [] "spec --rootless": the_written_specification_runs_for_an_ordinary_user;
     [Need::Root] "spec": the_written_specification_runs_for_root;
     [] "features": the_features_are_json_with_versions, the_hooks_and_namespaces_are_listed,
-        the_mount_options_are_listed, seccomp_is_described;
+        the_mount_options_are_listed, seccomp_is_described, control_groups_are_described;
     [] "--log": the_log_has_the_error, the_log_of_json_has_the_error;
     [] "--version": the_version_is_told;
     [] "--help": help_is_given;
@@ -187,6 +187,12 @@ fn seccomp_is_described(runtime: Runtime) {
     assert_eq!(seccomp["enabled"], true, "{features}");
     assert!(names(&seccomp["actions"]).contains(&"SCMP_ACT_ERRNO"), "{seccomp}");
     assert!(names(&seccomp["operators"]).contains(&"SCMP_CMP_MASKED_EQ"), "{seccomp}");
+}
+
+fn control_groups_are_described(runtime: Runtime) {
+    let features = features(runtime);
+    let groups = &features["linux"]["cgroup"];
+    assert!(groups["v1"].is_boolean() && groups["v2"].is_boolean(), "{features}");
 }
 
 #[track_caller]

@@ -18,7 +18,7 @@ section!("devices", "Devices (config-linux.md)";
     [] "linux.devices": a_device_of_the_host_is_given_to_an_ordinary_user, a_device_of_an_unknown_kind_is_refused;
     [Need::Root] "linux.devices": a_character_device_is_made, a_block_device_is_made, a_pipe_is_made,
         mode_and_owner_of_a_device_are_set, the_folder_of_a_device_is_made,
-        a_device_outside_of_dev_is_made_or_refused;
+        a_device_outside_of_dev_is_made_or_refused, a_file_in_the_place_of_a_device_is_refused;
 );
 
 const DEVICES: &str = "for d in null zero full random urandom tty; do echo $(stat -c '%n %t:%T %F' /dev/$d); done";
@@ -125,4 +125,12 @@ fn a_device_outside_of_dev_is_made_or_refused(runtime: Runtime) {
     world.shell("stat -c '%t:%T' /mnt/thing");
     let output = world.run();
     assert!(output.code() != 0 || output.stdout == "1:3\n", "{}", output.report());
+}
+
+fn a_file_in_the_place_of_a_device_is_refused(runtime: Runtime) {
+    // "If a file already exists at path that does not match the requested device, the runtime MUST generate an error."
+    let mut world = World::root(runtime);
+    world.write("bundle/rootfs/mnt/thing", "");
+    world.set("/linux/devices", json!([{"path": "/mnt/thing", "type": "c", "major": 1, "minor": 3}]));
+    world.refused();
 }

@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use serde_json::json;
 use testbed::harness::Need;
@@ -22,7 +25,7 @@ section!("hostile", "Hostile bundles";
         a_nul_in_the_hostname_is_refused;
     [] "mount targets": a_link_to_the_host_is_no_way_out, dots_are_no_way_out, a_link_in_the_middle_is_no_way_out,
         a_link_of_proc_is_no_way_out, a_link_that_runs_in_circles_is_refused, a_mount_over_proc_is_refused_or_harmless,
-        a_file_is_not_made_through_a_link;
+        a_file_is_not_made_through_a_link, a_folder_that_becomes_a_link_meanwhile_is_no_way_out;
     [] "root.path": a_root_that_is_a_link_is_resolved_or_refused, the_root_of_the_host_is_not_changed;
     [] "process.cwd": a_cwd_of_an_inherited_descriptor_is_refused;
     [] "hostname": a_name_that_is_too_long_is_refused;
@@ -232,6 +235,30 @@ fn a_file_is_not_made_through_a_link(runtime: Runtime) {
     world.bind(source, "/link", &[]).args(&["/bin/true"]);
     let _ = world.run();
     assert!(!world.path("host/new").exists());
+}
+
+fn a_folder_that_becomes_a_link_meanwhile_is_no_way_out(runtime: Runtime) {
+    // CVE-2021-30465: another process of the user exchanges a folder on the way to the mount with a link to the host.
+    let mut world = World::user(runtime);
+    world.make_dir("bundle/rootfs/place", 0o777);
+    symlink(world.path("host"), world.rootfs("other")).expect("a link");
+    let (place, other) = (world.rootfs("place"), world.rootfs("other"));
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&stop);
+    let racer = std::thread::spawn(move || {
+        while !seen.load(Ordering::Relaxed) {
+            let flags = rustix::fs::RenameFlags::EXCHANGE;
+            let _ = rustix::fs::renameat_with(rustix::fs::CWD, &place, rustix::fs::CWD, &other, flags);
+        }
+    });
+    let source = world.write("run/source", "bound");
+    world.mount("/place/new", "tmpfs", "tmpfs", &[]).bind(source, "/place/file", &[]).args(&["/bin/true"]);
+    for _ in 0..15 {
+        let _ = world.run();
+    }
+    stop.store(true, Ordering::Relaxed);
+    racer.join().expect("the racer does not panic");
+    assert_eq!(fs::read_dir(world.path("host")).expect("a folder").count(), 0, "something was made on the host");
 }
 
 fn a_root_that_is_a_link_is_resolved_or_refused(runtime: Runtime) {

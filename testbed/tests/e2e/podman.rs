@@ -160,7 +160,7 @@ pub mod rootful {
             assert_eq!(engine.about("member", "{{.State.Status}}"), "paused");
             engine.call(&["pod", "unpause", "together"]).ok();
             assert_eq!(engine.about("member", "{{.State.Status}}"), "running");
-            engine.call(&["pod", "rm", "-f", "-t", "0", "together"]).ok();
+            remove_pod(engine);
         });
     }
 
@@ -275,5 +275,12 @@ fn a_pod_shares_its_namespaces(engine: &dyn Engine) {
     assert_eq!(spaces(&ours).len(), 4);
     engine.call(&["pod", "stop", "-t", "0", "together"]).ok();
     engine.call(&["pod", "start", "together"]).ok();
-    engine.call(&["pod", "rm", "-f", "-t", "0", "together"]).ok();
+    remove_pod(engine);
+}
+
+fn remove_pod(engine: &dyn Engine) {
+    let done = engine.call(&["pod", "rm", "-f", "-t", "0", "together"]);
+    // podman writes files where the host has not mounted all of the old hierarchies, and then finds no empty folders there.
+    let podman_itself = done.stderr.contains("conmon cgroup") && done.stderr.contains("directory not empty");
+    assert!(done.status.success() || podman_itself, "{}", done.report());
 }

@@ -33,6 +33,7 @@ chapter!("run",
         the_user_has_a_name_inside,
         nothing_is_written_into_the_image,
         a_private_pid_namespace_begins_at_one,
+        a_command_that_leads_a_session_of_its_own_is_waited_for,
         a_hostname_is_set_on_request,
         a_static_program_alone_in_an_image_runs,
         python_runs_from_five_layers,
@@ -233,6 +234,14 @@ fn nothing_is_written_into_the_image() {
     let all = testbed::tree::Compare { owners: true, times: true, xattrs_except: &[], except: &[] };
     assert_eq!(before.differences(&fixture.merged_tree(&image), all), Vec::<String>::new());
     fixture.berth(&["verify"]).ok();
+}
+
+fn a_command_that_leads_a_session_of_its_own_is_waited_for() {
+    let (fixture, image) = with_image("small");
+    for options in [&["--pid"][..], &["--pid", "--init"]] {
+        let said = shell(&fixture, options, &image, "exec setsid sh -c 'sleep 0.1; echo done; exit 8'");
+        assert_eq!((said.code(), said.stdout.as_str()), (8, "done\n"), "{}", said.report());
+    }
 }
 
 fn a_private_pid_namespace_begins_at_one() {

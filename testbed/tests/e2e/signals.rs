@@ -26,6 +26,7 @@ chapter!("signals",
         an_interrupted_pull_ends_at_once_and_leaves_nothing;
     [REGISTRY, Need::Namespaces, SCRIPT]:
         a_terminal_is_there_with_pty_and_without,
+        a_contained_commands_terminal_has_a_name_inside,
         ctrl_c_on_a_terminal_ends_the_command;
     [REGISTRY, Need::Namespaces, Need::ControlGroups, PODMAN, SCRIPT]:
         ends_are_the_same_as_with_podman,
@@ -132,6 +133,12 @@ fn on_terminal(fixture: &Fixture, line: &str) -> (i32, String) {
 }
 
 const ABOUT_TERMINAL: &str = "test -t 0 && test -t 1 && test -t 2 && echo terminal || echo none";
+
+fn a_contained_commands_terminal_has_a_name_inside() {
+    let (fixture, image) = with_small();
+    let name = fixture.berth(&["run", "--contained", "--pty", &image, "tty"]).ok();
+    assert_eq!(name.trim(), "/dev/pts/0");
+}
 
 fn a_terminal_is_there_with_pty_and_without() {
     let (fixture, image) = with_small();

@@ -170,7 +170,8 @@ impl Channel {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let length = loop {
             match recvmsg(&self.socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC) {
-                Err(Errno::INTR) => {}
+                // An other side that has ended with something unread is told once, and before what it has said.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 answer => break answer?.bytes,
             }
         };
@@ -198,5 +199,23 @@ trait Cut {
 impl Cut for String {
     fn floor_char_boundary_of(&self, at: usize) -> usize {
         (0..=at.min(self.len())).rev().find(|&at| self.is_char_boundary(at)).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Channel, Message};
+    use crate::error::Error;
+
+    #[test]
+    fn what_a_child_said_before_it_ended_with_something_unread_is_heard() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        ours.go().unwrap();
+        theirs.tell_error(&Error::bad_spec("root.path", "is missing"));
+        drop(theirs);
+        match ours.receive() {
+            Message::Failed(error) => assert!(error.to_string().contains("root.path"), "{error}"),
+            _ => panic!("the error is lost"),
+        }
     }
 }

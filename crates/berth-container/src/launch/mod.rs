@@ -233,6 +233,14 @@ impl Entry {
         Err(failure)
     }
 
+    /// Closes everything but these, what the command inherits, and what its filter needs. Owners of the rest must not be
+    /// used any more.
+    fn close_all_but(&self, kept: &[Option<BorrowedFd<'_>>]) -> Result<()> {
+        let kept = kept.iter().copied().chain([self.profile.agent()]).flatten();
+        let mut kept: Vec<_> = kept.map(|fd| fd.as_raw_fd()).collect();
+        sys::close_all_but(3 + self.preserve_fds, &mut kept).map_err(|e| Error::system("close inherited files", e))
+    }
+
     /// Leaves the host's namespaces, with what can be reached only from there.
     fn enter(&self, steps: &dyn Steps) -> Result<()> {
         self.affinity.begin()?;
@@ -272,8 +280,7 @@ impl Entry {
         self.attributes.own_standard_files();
         // Really closed, not only when the command is executed: its name and its directory are looked up before, and may
         // be `/proc/self/fd/N/…`, where N was a directory of the host.
-        let mut kept = [channel, self.profile.agent()].map(|fd| fd.map_or(-1, |fd| fd.as_raw_fd()));
-        sys::close_all_but(3 + self.preserve_fds, &mut kept).map_err(|e| Error::system("close inherited files", e))?;
+        self.close_all_but(&[channel])?;
         let home = self.command.home();
         let there = self.command.try_directory()?;
         self.attributes.apply(&self.profile)?;

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, waitpid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, wait, waitpid};
 use rustix::stdio::{stdin, stdout};
 
 use super::channel::{Channel, Message};
@@ -315,6 +315,8 @@ fn child_main(entry: &Entry, steps: &dyn Steps, channel: Channel, attendance: &A
         if let Some(gate) = &attendance.gate {
             entry.attributes.try_limits()?;
             entry.command.check()?;
+            // It may be long until the start: nobody is to wait for what the caller had open, nor for our own.
+            entry.close_all_but(&[Some(channel.as_fd()), Some(gate.as_fd())])?;
             if !channel.tell_created() {
                 sys::exit_now(1);
             }
@@ -403,10 +405,11 @@ fn attend(child: u32, signals: &SignalMask) -> Result<u8> {
     }
 }
 
-/// Collects all children that ended; the exit code of `child` if it is among them.
+/// Collects all children that ended, whatever process group they have made for themselves; the exit code of `child` if it
+/// is among them.
 fn reap(child: u32) -> Option<u8> {
     loop {
-        match waitpid(None, WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+        match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
             Ok(Some((who, status))) if who.as_raw_nonzero().get() as u32 == child => {
                 if status.stopped() {
                     // Ctrl-Z: the job as a whole stops, and the shell that started us learns of it. When we go on, the

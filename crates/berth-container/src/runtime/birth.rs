@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use super::container::Container;
 use super::record::{ProcessId, Record, now};
 use super::root::{CONFIG, Lock, Root, START, STATE, write_whole};
-use super::{Warn, absolute, read_config};
+use super::{Warn, absolute, keeps_groups, read_config};
 use crate::bundle::{Bundle, Rootfs};
 use crate::cgroup::{Cgroup, Manager, Request};
 use crate::error::{Error, Result};
@@ -129,6 +129,7 @@ impl Birth<'_> {
             // Written by `podman run --group-add keep-groups`, for files that a user may read by membership alone.
             keep_groups: spec.annotations.get(KEEP_GROUPS).is_some_and(|value| matches!(value.as_str(), "1" | "true")),
             set_home: true,
+            keep_groups: keeps_groups(&spec),
             kept_filters: spec.linux.as_ref().and_then(|l| l.seccomp.as_ref()).and_then(|_| self.root.kept_filters()),
             ..Options::default()
         };

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::birth::{connect_console, write_pid_file};
 use super::container::Container;
+use super::keeps_groups;
 use super::record::Status;
 use super::root::KEPT_FILTERS;
 use crate::error::{Error, Result};
@@ -59,6 +60,7 @@ impl Container {
             identity: Some(identity),
             keyring: (!exec.no_new_keyring).then(|| format!("_ses.{}", self.record.id)),
             set_home: true,
+            keep_groups: keeps_groups(&spec),
             profile: match spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) {
                 Some(rules) => {
                     let kept = self.dir.parent().map(|root| root.join(KEPT_FILTERS));
