@@ -57,9 +57,27 @@ pub fn read_config(path: &Path) -> Result<(Spec, Vec<u8>)> {
     Ok((spec, text))
 }
 
-/// Understands a JSON document that came from `path`.
+/// Understands a JSON document that came from `path`. A `null` is as good as nothing: Go programs write it for an empty
+/// list or map.
 pub fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
-    serde_json::from_slice(text).map_err(|e| Error::io("understand", path, std::io::Error::other(e)))
+    let without_nulls = || {
+        let mut value = serde_json::from_slice(text).ok()?;
+        remove_nulls(&mut value);
+        serde_json::from_value(value).ok()
+    };
+    serde_json::from_slice(text)
+        .or_else(|error| without_nulls().ok_or_else(|| Error::io("understand", path, std::io::Error::other(error))))
+}
+
+fn remove_nulls(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(remove_nulls);
+        }
+        serde_json::Value::Array(elements) => elements.iter_mut().for_each(remove_nulls),
+        _ => {}
+    }
 }
 
 /// Reads a document that somebody else wrote.
