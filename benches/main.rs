@@ -21,6 +21,7 @@ use testbed::user::User;
 
 mod imports;
 mod report;
+mod runtime;
 mod starts;
 
 /// What a benchmark works with.
@@ -63,8 +64,12 @@ impl World {
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
-    // The inner half of the start benchmark runs as the user and only measures.
-    let result = if words.first().is_some_and(|word| word == "measure") { starts::measure(&words[1..]) } else { run() };
+    // The inner halves run as the user and only measure.
+    let result = match words.first().map(String::as_str) {
+        Some("measure") => starts::measure(&words[1..]),
+        Some("measure-runtimes") => runtime::measure(&words[1..]),
+        _ => run(),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -75,9 +80,15 @@ fn main() -> ExitCode {
 }
 
 fn run() -> io::Result<()> {
-    for (program, package) in
-        [("docker-registry", ""), ("podman", ""), ("crun", ""), ("skopeo", ""), ("umoci", ""), ("cc", "gcc")]
-    {
+    for (program, package) in [
+        ("docker-registry", ""),
+        ("podman", ""),
+        ("crun", ""),
+        ("runc", ""),
+        ("skopeo", ""),
+        ("umoci", ""),
+        ("cc", "gcc"),
+    ] {
         if !harness::found(program) {
             let package = if package.is_empty() { program } else { package };
             return Err(io::Error::other(format!("needs {program}: apt-get install {package}")));
@@ -115,7 +126,7 @@ fn run() -> io::Result<()> {
     world.new_dir(&world.dir.join("home"))?;
     world.new_dir(&world.dir.join("run"))?;
 
-    let result = measure_all(&world, &list("BENCH", "starts imports"));
+    let result = measure_all(&world, &list("BENCH", "starts runtime imports"));
     // Folders without write permission are in every tree of an image.
     let _ = process::run(Command::new("chmod").args(["-R", "u+rwX"]).arg(scratch.path()));
     process::end_descendants("podman");
@@ -133,6 +144,9 @@ fn measure_all(world: &World, what: &[String]) -> io::Result<()> {
         let rows = starts::run(world)?;
         report::starts(&rows, &mut text);
         fs::write(out.join("starts.svg"), report::starts_svg(&rows))?;
+    }
+    if what.iter().any(|word| word == "runtime") {
+        report::runtime(&runtime::run(world)?, &mut text);
     }
     if what.iter().any(|word| word == "imports") {
         let rows = imports::run(world)?;

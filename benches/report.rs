@@ -7,6 +7,7 @@ use testbed::process;
 
 use crate::imports;
 use crate::imports::Tool;
+use crate::runtime;
 use crate::starts;
 
 /// What machine this was and what ran on it.
@@ -19,7 +20,7 @@ pub fn head() -> io::Result<String> {
         name.release().to_string_lossy(),
         load.split(' ').next().unwrap_or("?")
     );
-    for program in ["crun", "podman", "umoci", "skopeo"] {
+    for program in ["crun", "runc", "podman", "umoci", "skopeo"] {
         let version = process::run(std::process::Command::new(program).arg("--version"));
         let line = version.stdout.lines().next().unwrap_or(program).to_owned();
         text.push_str(&format!("{}; ", line.replace(" version", "")));
@@ -54,6 +55,37 @@ pub fn starts(rows: &[starts::Row], text: &mut String) {
             row.median(),
             p95,
             row.at_once.get(row.at_once.len() / 2).copied().unwrap_or(f64::NAN),
+            row.failures
+        ));
+    }
+}
+
+/// The table of OCI runtimes.
+pub fn runtime(rows: &[runtime::Row], text: &mut String) {
+    text.push_str("\n## As an OCI runtime: /bin/true in the bundle of `runc spec`\n\n");
+    text.push_str("| as | runtime | `run` ms | against berth | target | `create` + `start` + `delete` ms | against berth | target | failures |\n");
+    text.push_str("|---|---|---:|---:|---:|---:|---:|---:|---:|\n");
+    for row in rows {
+        let berth = rows.iter().find(|other| other.who == row.who && other.name == "berth");
+        let slower = |mine: f64, berth: Option<f64>| format!("{:.1}× slower", mine / berth.unwrap_or(f64::NAN));
+        let (run, life) = (runtime::median(&row.run), runtime::median(&row.life));
+        let (run_ratio, life_ratio, targets) = match row.name.as_str() {
+            "berth" => (String::new(), String::new(), ["", ""]),
+            name => (
+                slower(run, berth.map(|row| runtime::median(&row.run))),
+                slower(life, berth.map(|row| runtime::median(&row.life))),
+                if name == "crun" { ["3×", "2×"] } else { ["8×", ""] },
+            ),
+        };
+        let calls: Vec<String> = row.calls.iter().map(|ms| format!("{ms:.2}")).collect();
+        text.push_str(&format!(
+            "| {} | {} | {run:.2} (least {:.2}) | {run_ratio} | {} | {life:.2} = {} | {life_ratio} | {} | {} |\n",
+            row.who,
+            row.name,
+            row.run.first().copied().unwrap_or(f64::NAN),
+            targets[0],
+            calls.join(" + "),
+            targets[1],
             row.failures
         ));
     }

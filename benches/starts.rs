@@ -107,7 +107,8 @@ fn typical_bundle(world: &World, home: &Path, least: &Path) -> io::Result<std::p
     Ok(bundle)
 }
 
-fn strings(words: &[&str]) -> Vec<String> {
+/// Words of a command.
+pub fn strings(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
@@ -198,7 +199,7 @@ pub fn measure(words: &[String]) -> io::Result<()> {
 }
 
 /// Starts a command; `@` stands for a name that no other start has.
-fn spawn(words: &[String], serial: u64) -> io::Result<u32> {
+pub fn spawn(words: &[String], serial: u64) -> io::Result<u32> {
     let mut command = Command::new(&words[0]);
     for word in &words[1..] {
         if word == "@" {
@@ -212,7 +213,8 @@ fn spawn(words: &[String], serial: u64) -> io::Result<u32> {
     Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(quiet).spawn()?.id())
 }
 
-fn wait(pid: u32) -> bool {
+/// Whether it ends well.
+pub fn wait(pid: u32) -> bool {
     let mut status = 0;
     // SAFETY: the pointer is to a live local; the child is ours and nobody else waits for it.
     let ended = unsafe { libc::waitpid(pid as libc::pid_t, &raw mut status, 0) };

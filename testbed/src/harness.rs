@@ -174,11 +174,29 @@ pub enum Outcome {
 /// `--list`, `--exact`, `--test-threads N` and words to look for in the names are understood as by the language's own
 /// runner; `prepare` is called once, before the first test, and its return value is dropped after the last.
 pub fn main<T>(chapters: &[Chapter], prepare: impl FnOnce() -> io::Result<Prepared<T>>) -> ExitCode {
-    judged(chapters, prepare, |_, outcome| outcome)
+    main_with(default_threads(), chapters, prepare)
+}
+
+/// The same with a number of tests side by side, for tests that wait more than they compute.
+pub fn main_with<T>(
+    threads: usize,
+    chapters: &[Chapter],
+    prepare: impl FnOnce() -> io::Result<Prepared<T>>,
+) -> ExitCode {
+    run_asked(threads, chapters, prepare, |_, outcome| outcome)
 }
 
 /// [`main`], where `judge` has the last word on what the outcome of the test of that name is worth.
 pub fn judged<T>(
+    chapters: &[Chapter],
+    prepare: impl FnOnce() -> io::Result<Prepared<T>>,
+    judge: impl Fn(&str, Outcome) -> Outcome + Sync,
+) -> ExitCode {
+    run_asked(default_threads(), chapters, prepare, judge)
+}
+
+fn run_asked<T>(
+    threads: usize,
     chapters: &[Chapter],
     prepare: impl FnOnce() -> io::Result<Prepared<T>>,
     judge: impl Fn(&str, Outcome) -> Outcome + Sync,
@@ -192,7 +210,7 @@ pub fn judged<T>(
     let value = |flag: &str| {
         arguments.iter().position(|word| word == flag).and_then(|at| arguments.get(at + 1)).map(String::as_str)
     };
-    let threads = value("--test-threads").and_then(|count| count.parse().ok()).unwrap_or_else(default_threads);
+    let threads = value("--test-threads").and_then(|count| count.parse().ok()).unwrap_or(threads);
     let exact = arguments.iter().any(|word| word == "--exact");
     let words: Vec<&str> = arguments
         .iter()
@@ -231,7 +249,8 @@ pub fn judged<T>(
     report(&cases, &outcomes, filtered, start.elapsed())
 }
 
-fn default_threads() -> usize {
+/// As many as the machine has processors, within reason.
+pub fn default_threads() -> usize {
     thread::available_parallelism().map_or(2, |count| count.get().min(8))
 }
 

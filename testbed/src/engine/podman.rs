@@ -54,6 +54,8 @@ impl Podman {
         let archive = podman.fixture.archive_of(IMAGE);
         process::run(podman.command(&["load", "-q", "-i"]).arg(&archive)).ok();
         podman.first_mounts = super::mounts();
+        // Its storage, mounted for itself by whichever command comes first.
+        podman.first_mounts.insert(podman.fixture.path("work/podman/overlay").display().to_string());
         podman
     }
 }

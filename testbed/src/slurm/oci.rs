@@ -41,10 +41,15 @@ pub fn guide_run(release: Release) -> String {
 
 /// The guide's form with `create` and `start`, word for word.
 pub fn guide_create(release: Release) -> String {
-    let runtime = runtime(release);
+    common(release) + &create_lines(runtime(release))
+}
+
+fn create_lines(runtime: &str) -> String {
     format!(
-        "{}RunTimeCreate=\"{runtime} create --bundle %b %n.%u.%j.%s.%t\"\nRunTimeStart=\"{runtime} start %n.%u.%j.%s.%t\"\n",
-        common(release)
+        "\
+RunTimeCreate=\"{runtime} create --bundle %b %n.%u.%j.%s.%t\"
+RunTimeStart=\"{runtime} start %n.%u.%j.%s.%t\"
+"
     )
 }
 
@@ -63,6 +68,16 @@ RunTimeKill=\"{runtime} kill -a %n.%u.%j.%s.%t 2>/dev/null\"
 RunTimeDelete=\"{runtime} delete --force %n.%u.%j.%s.%t 2>/dev/null\"
 "
     )
+}
+
+/// What the documentation shows to begin with: a bundle, and a step in it.
+pub fn first_steps() -> &'static str {
+    "\
+mkdir -p ~/bundle/rootfs/bin && cd ~/bundle
+cp /bin/busybox rootfs/bin/sh
+berth-runtime spec --rootless
+srun --container ~/bundle /bin/sh -c 'echo \"user $(id -u) in a container\"'
+"
 }
 
 /// Makes a bundle of busybox in a new folder, as a user's `runc spec --rootless` would have it: the user is root in it,
@@ -108,4 +123,34 @@ pub fn make_bundle(session: &Session<'_>, dir: &str) {
         },
     });
     session.write(&format!("{dir}/config.json"), &config.to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = include_str!("../../../docs/slurm-oci.md");
+
+    #[test]
+    fn the_documentation_has_what_is_tested() {
+        for text in [
+            run(Release::Forky),
+            run(Release::Bookworm),
+            guide_run(Release::Forky),
+            create_lines(runtime(Release::Forky)),
+            first_steps().to_owned(),
+        ] {
+            assert!(DOCUMENT.contains(&text), "docs/slurm-oci.md lacks\n{text}");
+        }
+        assert_eq!(run(Release::Trixie), run(Release::Forky));
+    }
+
+    #[test]
+    fn roots_lines_have_nothing_of_the_users_choice() {
+        for conf in [run, guide_run, guide_create].iter().flat_map(|form| Release::ALL.map(form)) {
+            for line in conf.lines().filter(|line| ["Query", "Kill", "Delete"].iter().any(|verb| line.contains(verb))) {
+                assert!(!["%b", "%r", "%@"].iter().any(|pattern| line.contains(pattern)), "{line}");
+            }
+        }
+    }
 }

@@ -15,7 +15,7 @@ use crate::engines::shown_on;
 
 const DOCKERD: Need = Need::Program("dockerd", "docker.io");
 const CLIENT: Need = Need::Program("/usr/bin/docker", "docker.io docker-cli");
-const INIT: Need = Need::Program("docker-init", "tini");
+const INIT: Need = Need::Program("docker-init", "docker.io");
 
 engine_chapter!("docker", [DOCKERD, CLIENT, INIT, Need::Root], Docker::start();
     it_is_asked_for_by_the_name_that_the_daemon_gave_it,

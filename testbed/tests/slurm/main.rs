@@ -67,5 +67,7 @@ fn prepare() -> io::Result<Prepared<Run>> {
 
 fn main() -> ExitCode {
     let chapters = [run::CHAPTERS, create::CHAPTERS, site::CHAPTERS].concat();
-    harness::main(&chapters, prepare)
+    // Most of a test's time is Slurm's, which waits for seconds before it kills, and for half a minute before it looks at
+    // time limits.
+    harness::main_with(2 * harness::default_threads(), &chapters, prepare)
 }

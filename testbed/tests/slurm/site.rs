@@ -10,6 +10,7 @@ on_each_release!("site":
     roots_calls_at_the_end_do_no_harm,
     the_name_of_a_bundle_is_no_command,
     two_users_do_not_meet,
+    the_documented_first_steps_work,
     roots_calls_leave_a_running_container_alone,
     nothing_of_root_happens_in_a_users_folder,
 );
@@ -51,6 +52,14 @@ fn two_users_do_not_meet(release: Release) {
     world.user().run(&["touch", &format!("{BUNDLE}/out/go")]).ok();
     assert_eq!(step.end().ok(), "mine\n");
     world.user().run(&["rm", &format!("{BUNDLE}/out/go"), &format!("{BUNDLE}/out/ready")]).ok();
+    world.assert_clean();
+}
+
+fn the_documented_first_steps_work(release: Release) {
+    let world = World::new(release, oci::run);
+    // The other user has no bundle yet.
+    let said = world.cluster.as_user("tuser2").shell(&format!("set -e\n{}", oci::first_steps()));
+    assert_eq!(said.ok(), "user 0 in a container\n");
     world.assert_clean();
 }
 

@@ -31,8 +31,8 @@ use crate::error::{Error, Result};
 use crate::oci::{IdMap, Linux, Mount, NamespaceKind, Spec};
 
 pub use devices::bind_console;
-use path::{LINKS, Target, by_number, follow, is_directory, is_mount_root, make_target, resolve_without_links, split};
-pub use path::{make_directories, resolve};
+use path::{LINKS, Target, follow, is_directory, is_mount_root, make_target, resolve_without_links, split};
+pub use path::{by_number, make_directories, resolve};
 
 /// Files of `/proc` that may be replaced, because nothing but information for people is in them; `lxcfs` does it.
 const REPLACEABLE: &[&CStr] = &[
