@@ -21,9 +21,6 @@ use crate::launch::{Attendance, Channel, Message, Observer, Options, Outcome, Pl
 use crate::oci::Spec;
 use crate::state::boot_id;
 
-/// The annotation with which an engine asks that the caller's supplementary groups are kept.
-const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
-
 /// A container that is to be.
 pub struct Birth<'a> {
     /// Where it is written down.
@@ -126,8 +123,6 @@ impl Birth<'_> {
             identity: Some(identity),
             keyring: (!self.no_new_keyring).then(|| format!("_ses.{}", self.id)),
             no_pivot: self.no_pivot,
-            // Written by `podman run --group-add keep-groups`, for files that a user may read by membership alone.
-            keep_groups: spec.annotations.get(KEEP_GROUPS).is_some_and(|value| matches!(value.as_str(), "1" | "true")),
             set_home: true,
             keep_groups: keeps_groups(&spec),
             kept_filters: spec.linux.as_ref().and_then(|l| l.seccomp.as_ref()).and_then(|_| self.root.kept_filters()),
