@@ -44,9 +44,8 @@ pub(super) fn by_hand(request: &Request<'_>, pid: u32) -> Result<Cgroup> {
     let privileged = is_root_of_the_host();
     let mut refused = None;
     for hierarchy in &host.hierarchies {
-        // Nobody delegates cgroup v1 safely, but Slurm 22.05 gives the step's group to its user, and knows the step's
-        // processes by it: those in a group below would outlive the job.
-        if !privileged && hierarchy.kind != Kind::V2 {
+        // Nobody delegates cgroup v1 safely: where a user may write, a batch system may have forgotten to think of it.
+        if hierarchy.kind != Kind::V2 && (!privileged || is_how_slurm_finds_processes(hierarchy)) {
             continue;
         }
         let Some(directory) = wanted.in_hierarchy(hierarchy, pure_v2 && limited) else { continue };
@@ -138,17 +137,27 @@ pub(super) fn by_systemd(request: &Request<'_>, pid: u32) -> Result<Cgroup> {
     Ok(unfinished.finish())
 }
 
+/// Whether Slurm knows the processes of a step by this hierarchy, and this is one of them. It sees those of the step's own
+/// group only: what is in a group below outlives the job. (22.05 even gives the group to the step's user.)
+fn is_how_slurm_finds_processes(hierarchy: &Hierarchy) -> bool {
+    let is_of_slurm = |own: &Path| {
+        let has = |start: &str| own.iter().any(|name| name.to_str().is_some_and(|name| name.starts_with(start)));
+        has("uid_") && has("job_") && has("step_")
+    };
+    hierarchy.kind.has("freezer") && hierarchy.own.as_deref().is_some_and(is_of_slurm)
+}
+
 /// Makes the group in one hierarchy.
 fn join(cgroup: &mut Cgroup, hierarchy: &Hierarchy, directory: &Path, controllers: bool) -> io::Result<()> {
     if files::check_is_cgroup(&hierarchy.mount_point).is_err() {
         return Ok(());
     }
     let is_cpuset = hierarchy.kind.has("cpuset");
-    let mut made = |made: &Path| if is_cpuset { inherit_cpuset(made) } else { Ok(()) };
+    let mut made = |made: &Path| if is_cpuset { inherit_cpuset(&hierarchy.mount_point, made) } else { Ok(()) };
     let made = files::make(&hierarchy.mount_point, directory, &mut made)?;
     cgroup.places.push(Place { kind: hierarchy.kind.clone(), directory: directory.to_owned(), made });
     if is_cpuset {
-        inherit_cpuset(directory)?;
+        inherit_cpuset(&hierarchy.mount_point, directory)?;
     }
     if hierarchy.kind == Kind::V2 && controllers {
         enable_controllers(&hierarchy.mount_point, directory);
@@ -156,13 +165,19 @@ fn join(cgroup: &mut Cgroup, hierarchy: &Hierarchy, directory: &Path, controller
     Ok(())
 }
 
-/// In cgroup v1 a new group has no processor and no memory, and takes no process, until it is given some.
-fn inherit_cpuset(directory: &Path) -> io::Result<()> {
-    let Some(parent) = directory.parent() else { return Ok(()) };
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        if files::read(directory, file)?.trim().is_empty() {
-            files::write(directory, file, files::read(parent, file)?.trim())?;
+/// In cgroup v1 a new group has no processor and no memory, and takes no process, until it is given some. The groups above
+/// may have been made by somebody who has given them none.
+fn inherit_cpuset(mount_point: &Path, directory: &Path) -> io::Result<()> {
+    let Ok(relative) = directory.strip_prefix(mount_point) else { return Ok(()) };
+    let mut parent = mount_point.to_owned();
+    for name in relative {
+        let group = parent.join(name);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if files::read(&group, file)?.trim().is_empty() {
+                files::write(&group, file, files::read(&parent, file)?.trim())?;
+            }
         }
+        parent = group;
     }
     Ok(())
 }

@@ -23,8 +23,8 @@ use rustix::fs::{CWD, Mode, fstat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, move_mount, open_tree};
 
+use super::ids;
 use super::mount_points::MountPoint;
-use super::namespaces;
 use super::options::Options;
 use super::sys::{self, MountAttr, attr};
 use crate::error::{Error, Result};
@@ -331,7 +331,7 @@ impl IdMapped {
         if !rustix::process::geteuid().is_root() {
             return Err(refused(Errno::PERM.into()));
         }
-        let users = namespaces::user_namespace(&self.uids, &self.gids)?;
+        let users = ids::user_namespace(&self.uids, &self.gids)?;
         let tree = clone_tree(CWD, path, recursive).map_err(|e| step.error(e.into()))?;
         // It is a copy of the host's mount, not yet of the container's: what is mounted in it must stay in it.
         let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
