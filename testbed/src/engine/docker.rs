@@ -115,6 +115,8 @@ impl Engine for Docker {
         // That of the package, whatever else somebody has put into the path.
         let mut command = self.fixture.command("/usr/bin/docker", words);
         command.env("DOCKER_HOST", format!("unix://{}", self.fixture.path("docker/sock").display()));
+        // The daemon's own builder: BuildKit does not ask for the default runtime.
+        command.env("DOCKER_BUILDKIT", "0");
         command
     }
 
