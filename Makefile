@@ -7,7 +7,7 @@ CARGO ?= cargo
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit e2e bench install fuzz prerequisites
+.PHONY: help demo test lint unit e2e bench suites install fuzz prerequisites
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ prerequisites:
 bench: ## Measure berth against its peers; prints tables and draws benches/results/*.svg
 	$(CARGO) build --release --locked --package berth --package testbed --bins
 	target/release/bench
+
+suites: ## As root on Debian 12: run the published suites for OCI runtimes (docs/validation.md); ONLY=word runs some
+	$(CARGO) build --locked --package berth
+	testbed/suites/run --only "$(ONLY)"
 
 fuzz: ## Fuzz the parsers of untrusted input (needs cargo-fuzz and a nightly toolchain); SECONDS_EACH=60
 	fuzz/run $${SECONDS_EACH:-60}

@@ -7,6 +7,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 work=${SUITES_DIR:-$(cd "$here/../.." && pwd)/target/suites}
 mkdir -p "$work"
+# Read and written by whoever opens it, so that it never ends: what a program finds on a terminal where nobody types.
+[ -p "$work/idle" ] || mkfifo "$work/idle"
 
 # Installs packages that are missing.
 need() {
@@ -60,6 +62,7 @@ result() { printf '%s\t%s\t%s\n' "$1" "$2" "${3:-}"; }
 # Reads TAP and writes results, with a prefix before each test's name.
 results_of_tap() {
   awk -v prefix="$1" '
+    /^1\.\.[0-9]+/ { plan = substr($1, 4) + 0 }
     /^(not )?ok / {
       word = /^not ok/ ? "fail" : "pass"
       sub(/^(not )?ok [0-9]+ *(- *)?/, "")
@@ -71,5 +74,7 @@ results_of_tap() {
       }
       gsub(/ in [0-9]+ms$/, "")
       printf "%s\t%s%s\t%s\n", word, prefix, $0, remark
-    }'
+      count++
+    }
+    END { if (count < plan) printf "fail\t%sthe rest of the file\tdid not end\n", prefix }'
 }

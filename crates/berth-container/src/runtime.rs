@@ -57,9 +57,27 @@ pub fn read_config(path: &Path) -> Result<(Spec, Vec<u8>)> {
     Ok((spec, text))
 }
 
-/// Understands a JSON document that came from `path`.
+/// Understands a JSON document that came from `path`. A `null` is as good as nothing: Go programs write it for an empty
+/// list or map.
 pub fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
-    serde_json::from_slice(text).map_err(|e| Error::io("understand", path, std::io::Error::other(e)))
+    let without_nulls = || {
+        let mut value = serde_json::from_slice(text).ok()?;
+        remove_nulls(&mut value);
+        serde_json::from_value(value).ok()
+    };
+    serde_json::from_slice(text)
+        .or_else(|error| without_nulls().ok_or_else(|| Error::io("understand", path, std::io::Error::other(error))))
+}
+
+fn remove_nulls(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(remove_nulls);
+        }
+        serde_json::Value::Array(elements) => elements.iter_mut().for_each(remove_nulls),
+        _ => {}
+    }
 }
 
 /// Reads a document that somebody else wrote.
@@ -88,7 +106,7 @@ pub fn read_bounded(path: &Path) -> Result<Vec<u8>> {
 /// Whether the groups of the caller are wanted inside: `podman run --group-add keep-groups`, crun's annotation. With them
 /// goes what the person may read on the cluster's file systems.
 fn keeps_groups(spec: &Spec) -> bool {
-    spec.annotations.get("run.oci.keep_original_groups").is_some_and(|value| value == "1")
+    spec.annotations.get("run.oci.keep_original_groups").is_some_and(|value| matches!(value.as_str(), "1" | "true"))
 }
 
 /// Makes a path absolute, as seen from the working directory, without asking what is there.

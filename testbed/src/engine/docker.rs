@@ -39,6 +39,17 @@ impl Docker {
     /// The same with programs that the daemon finds before all others.
     pub fn with(path: &[&Path]) -> Docker {
         super::own_places();
+        Docker::on_these_groups(path)
+    }
+
+    /// The same on the new control groups alone, with whatever controllers they have here: see
+    /// [`Podman::rootful_on_new_groups`](super::Podman::rootful_on_new_groups).
+    pub fn on_new_groups() -> Docker {
+        super::own_run();
+        Docker::on_these_groups(&[])
+    }
+
+    fn on_these_groups(path: &[&Path]) -> Docker {
         let fixture = Fixture::as_oneself();
         let group = format!("berth-e2e-docker-{}", std::process::id());
         let dir = fixture.make_dir("docker", 0o755);

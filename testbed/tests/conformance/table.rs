@@ -105,7 +105,7 @@ fn document(sections: &[Section], outcomes: &Outcomes, known: &Known) -> String 
                 if let Cell::Fail(why) = &cell
                     && !why.is_empty()
                 {
-                    let note = format!("{name}: {}", bare(why));
+                    let note = format!("{name}: {}", why);
                     let number = notes.iter().position(|old| *old == note).unwrap_or_else(|| {
                         notes.push(note);
                         notes.len() - 1
@@ -122,11 +122,6 @@ fn document(sections: &[Section], outcomes: &Outcomes, known: &Known) -> String 
         let _ = writeln!(text, "{}. {note}", number + 1);
     }
     text
-}
-
-/// A reason without the word that its cell has already.
-fn bare(why: &str) -> &str {
-    [known::NOT_OFFERED, known::SOMETIMES].iter().find_map(|word| why.strip_prefix(word)).unwrap_or(why).trim()
 }
 
 fn cell(name: &str, section: &Section, property: &Property, outcomes: &Outcomes) -> Cell {

@@ -153,11 +153,11 @@ fn join(cgroup: &mut Cgroup, hierarchy: &Hierarchy, directory: &Path, controller
         return Ok(());
     }
     let is_cpuset = hierarchy.kind.has("cpuset");
-    let mut made = |made: &Path| if is_cpuset { inherit_cpuset(made) } else { Ok(()) };
+    let mut made = |made: &Path| if is_cpuset { inherit_cpuset(&hierarchy.mount_point, made) } else { Ok(()) };
     let made = files::make(&hierarchy.mount_point, directory, &mut made)?;
     cgroup.places.push(Place { kind: hierarchy.kind.clone(), directory: directory.to_owned(), made });
     if is_cpuset {
-        inherit_cpuset(directory)?;
+        inherit_cpuset(&hierarchy.mount_point, directory)?;
     }
     if hierarchy.kind == Kind::V2 && controllers {
         enable_controllers(&hierarchy.mount_point, directory);
@@ -165,13 +165,19 @@ fn join(cgroup: &mut Cgroup, hierarchy: &Hierarchy, directory: &Path, controller
     Ok(())
 }
 
-/// In cgroup v1 a new group has no processor and no memory, and takes no process, until it is given some.
-fn inherit_cpuset(directory: &Path) -> io::Result<()> {
-    let Some(parent) = directory.parent() else { return Ok(()) };
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        if files::read(directory, file)?.trim().is_empty() {
-            files::write(directory, file, files::read(parent, file)?.trim())?;
+/// In cgroup v1 a new group has no processor and no memory, and takes no process, until it is given some. The groups above
+/// may have been made by somebody who has given them none.
+fn inherit_cpuset(mount_point: &Path, directory: &Path) -> io::Result<()> {
+    let Ok(relative) = directory.strip_prefix(mount_point) else { return Ok(()) };
+    let mut parent = mount_point.to_owned();
+    for name in relative {
+        let group = parent.join(name);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if files::read(&group, file)?.trim().is_empty() {
+                files::write(&group, file, files::read(&parent, file)?.trim())?;
+            }
         }
+        parent = group;
     }
     Ok(())
 }

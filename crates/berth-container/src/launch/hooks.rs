@@ -152,7 +152,12 @@ pub fn run_stage(spec: &Spec, stage: Stage, identity: &Identity, pid: u32) -> Re
     let state = state.to_string();
     let mut outcome = Ok(());
     for (name, hook) in lists.iter().flat_map(|(name, hooks)| hooks.iter().map(move |hook| (*name, hook))) {
-        let one = run(name, hook, &state);
+        // Inside, what the runtime was called with means nothing.
+        let env = match (&spec.process, stage) {
+            (Some(process), Stage::StartContainer) if hook.env.is_empty() => &process.env,
+            _ => &hook.env,
+        };
+        let one = run(name, hook, env, &state);
         if one.is_err() && !matches!(stage, Stage::Poststop) {
             return one;
         }
@@ -187,18 +192,18 @@ fn lend_capabilities(lend: bool) -> Result<(), rustix::io::Errno> {
     Ok(())
 }
 
-fn run(stage: &'static str, hook: &Hook, state: &str) -> Result<()> {
+fn run(stage: &'static str, hook: &Hook, env: &[String], state: &str) -> Result<()> {
     let failed = |reason: String| Error::Hook { stage, path: hook.path.clone(), reason };
     let mut command = Command::new(&hook.path);
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     // One that names no variables sees the runtime's, as with every other runtime: scripts count on PATH.
-    if !hook.env.is_empty() {
+    if !env.is_empty() {
         command.env_clear();
     }
     if let Some((name, rest)) = hook.args.split_first() {
         std::os::unix::process::CommandExt::arg0(&mut command, name).args(rest);
     }
-    command.envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
+    command.envs(env.iter().filter_map(|entry| entry.split_once('=')));
     // A hook is not to be ended by what was meant for the container, nor to miss what is meant for it.
     {
         use std::os::unix::process::CommandExt;

@@ -16,7 +16,7 @@ use super::root::{CONFIG, Lock, START, STATE, remove_files};
 use super::{Warn, parse, read_bounded, read_config};
 use crate::error::{Error, Result};
 use crate::launch::hooks::{self, Identity, Stage};
-use crate::oci::{self, Spec};
+use crate::oci::{self, NamespaceKind, Spec};
 
 /// How long a killed process may take to be gone. It has to be, unless the kernel or a device keeps it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -137,6 +137,14 @@ impl Container {
             return self.signal_all(signal);
         }
         self.must_live()?;
+        // No pid namespace ends with its first process: the others are to be found and killed.
+        let own_pids = |spec: Spec| {
+            let namespaces = spec.linux.map(|linux| linux.namespaces).unwrap_or_default();
+            namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::Pid && namespace.path.is_none())
+        };
+        if signal == libc::SIGKILL && self.record.cgroup.is_own() && !self.spec().is_ok_and(own_pids) {
+            return self.signal_all(signal);
+        }
         let paused = self.status() == Status::Paused;
         match self.signal_init(signal) {
             // A frozen process would die only when it goes on, and its parent waits now.

@@ -86,8 +86,11 @@ pub fn delete(arguments: &arguments::Delete, call: &Call<'_>) -> Answer {
     for id in &arguments.ids {
         root.act_as_owner(id);
         let deleted = match root.get(id) {
-            // Callers delete once more to be sure.
-            Err(berth_container::Error::ContainerState { .. }) if arguments.force => Ok(()),
+            // Callers delete once more to be sure, and after a creation that was killed.
+            Err(berth_container::Error::ContainerState { .. }) if arguments.force => {
+                root.forget(id);
+                Ok(())
+            }
             Err(error) => Err(error),
             Ok(container) => container.delete(arguments.force, &|message| call.log.warning(message)),
         };
