@@ -123,7 +123,6 @@ impl Birth<'_> {
             identity: Some(identity),
             keyring: (!self.no_new_keyring).then(|| format!("_ses.{}", self.id)),
             no_pivot: self.no_pivot,
-            // Written by `podman run --group-add keep-groups`, for files that a user may read by membership alone.
             set_home: true,
             keep_groups: keeps_groups(&spec),
             kept_filters: spec.linux.as_ref().and_then(|l| l.seccomp.as_ref()).and_then(|_| self.root.kept_filters()),

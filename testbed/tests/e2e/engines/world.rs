@@ -159,6 +159,9 @@ pub fn devices_and_kernel_parameters_are_set(engine: &dyn Engine) {
     let options = ["--device", "/dev/null:/dev/given", "--shm-size", "3m", "--sysctl", "net.ipv4.ip_forward=1"];
     let done = engine.shell(&options, script);
     assert_eq!(done.stdout, "links\ngiven\n3072\n1\nclosed\n", "{}", done.report());
+    // Control groups are folders of plain files for a container, whichever there are.
+    let script = "grep -E ' - cgroup2? ' /proc/self/mountinfo | grep -v nosuid,nodev,noexec; echo end";
+    assert_eq!(engine.shell(&[], script).ok(), "end\n");
     // What the engine hides is hidden.
     let script =
         "cat /proc/kcore /proc/timer_list 2>/dev/null | head -c 1 | wc -c; ls /proc/scsi /sys/firmware 2>/dev/null";
