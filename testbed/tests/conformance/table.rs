@@ -136,6 +136,7 @@ Which properties of the OCI runtime specification 1.2 hold, for `berth runtime` 
 *Who* is who calls the runtime: an ordinary user in a user namespace of his own, or root.
 
 This page is written by the tests (`cargo test -p testbed --test conformance -- --write`), and the tests fail where berth's
-column or the list of properties is not what it says. Why a peer fails is told at the end of the page.
+column or the list of properties is not what it says. Why a peer fails is told at the end of the page; *sometimes* is a race, and
+*not offered* is what its version does not have.
 
 ";
