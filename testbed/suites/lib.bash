@@ -72,7 +72,7 @@ results_of_tap() {
         word = "skip"
         $0 = substr($0, 1, RSTART - 1)
       }
-      gsub(/ in [0-9]+ms$/, "")
+      sub(/ # timeout after .*/, ""); sub(/ in [0-9]+ms$/, ""); sub(/ +$/, "")
       printf "%s\t%s%s\t%s\n", word, prefix, $0, remark
       count++
     }

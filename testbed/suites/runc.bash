@@ -24,7 +24,7 @@ images() {
   local busybox=$work/busybox applet
   if [ ! -e "$busybox.tar" ]; then
     rm -rf "$busybox"
-    mkdir -p "$busybox"/{bin,dev,etc,home,lib,proc,root,sbin,sys,tmp,usr/bin,usr/sbin,var/run,var/spool,var/www}
+    mkdir -p "$busybox"/{bin,dev,etc,home,lib,root,tmp,usr/bin,usr/sbin,var/run,var/spool,var/www}
     chmod 1777 "$busybox/tmp"
     cp /bin/busybox "$busybox/bin/"
     for applet in $(/bin/busybox --list); do

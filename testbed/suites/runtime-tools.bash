@@ -6,7 +6,7 @@ source_tree=$work/gopath/src/github.com/opencontainers/runtime-tools
 build() {
   need golang-go golang-github-blang-semver-dev golang-github-google-uuid-dev golang-github-hashicorp-go-multierror-dev \
     golang-github-mrunalp-fileutils-dev golang-github-opencontainers-selinux-dev golang-github-opencontainers-specs-dev \
-    golang-github-sirupsen-logrus-dev golang-github-syndtr-gocapability-dev golang-github-urfave-cli-dev \
+    golang-github-sirupsen-logrus-dev golang-gocapability-dev golang-github-urfave-cli-dev \
     golang-github-xeipuuv-gojsonschema-dev
   fetch golang-github-opencontainers-runtime-tools $version "$source_tree"
   mkdir -p "$work/gopath/src/github.com/mndrix/tap-go" "$source_tree/bin"

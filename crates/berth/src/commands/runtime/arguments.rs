@@ -229,13 +229,13 @@ pub struct Update {
     #[arg(long, value_name = "LIST")]
     pub cpuset_mems: Option<String>,
     /// Memory, bytes; -1 is unlimited
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
     pub memory: Option<i64>,
     /// Memory that it keeps when others want some, bytes
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
     pub memory_reservation: Option<i64>,
     /// Memory and swap together, bytes; -1 is unlimited
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
     pub memory_swap: Option<i64>,
     /// Processes; -1 is unlimited
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
@@ -274,4 +274,35 @@ pub struct Restore {
     /// Whatever
     #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     pub arguments: Vec<OsString>,
+}
+
+/// A number of bytes, as engines write it: `50M` is 50 times 1024 times 1024.
+fn bytes(text: &str) -> Result<i64, String> {
+    let lower = text.to_ascii_lowercase();
+    let unit = lower.trim_end_matches('b').trim_end_matches('i');
+    let (number, power) = match unit.char_indices().last() {
+        Some((at, letter)) if letter.is_ascii_alphabetic() => {
+            (&unit[..at], "kmgt".find(letter).ok_or_else(|| format!("unknown unit `{letter}`"))? + 1)
+        }
+        _ => (unit, 0),
+    };
+    let number: i64 = number.trim().parse().map_err(|_| "no whole number of bytes, with K, M, G or T".to_owned())?;
+    number
+        .checked_shl(10 * power as u32)
+        .filter(|it| it >> (10 * power) == number)
+        .ok_or_else(|| "too large".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn bytes_may_have_a_unit() {
+        assert_eq!(bytes("-1"), Ok(-1));
+        assert_eq!(bytes("4096"), Ok(4096));
+        assert_eq!(bytes("50M"), Ok(50 << 20));
+        assert_eq!(bytes("1GiB"), Ok(1 << 30));
+        assert!(bytes("5x").is_err() && bytes("M").is_err() && bytes("").is_err() && bytes("9999999999T").is_err());
+    }
 }
