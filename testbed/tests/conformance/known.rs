@@ -53,6 +53,11 @@ impl Known {
         self.reasons.get(test).map(String::as_str)
     }
 
+    /// A test of the list that there is not.
+    pub fn stray(&self, exists: impl Fn(&str) -> bool) -> Option<&str> {
+        self.reasons.keys().map(String::as_str).find(|test| !exists(test))
+    }
+
     /// What an outcome is worth.
     pub fn judge(&self, test: &str, outcome: Outcome) -> Outcome {
         let peer = test.split("::").next().unwrap_or_default();

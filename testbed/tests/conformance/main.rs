@@ -79,6 +79,10 @@ fn main() -> ExitCode {
     if outcomes.len() < all {
         return result;
     }
+    if let Some(name) = known.stray(|name| outcomes.contains_key(name)) {
+        println!("known-failures lists {name}, which is no test");
+        return ExitCode::FAILURE;
+    }
     let write = arguments.iter().any(|word| word == "--write");
     match table::write_or_check(&SECTIONS, &outcomes, &known, write) {
         Ok(()) => result,
