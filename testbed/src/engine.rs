@@ -68,8 +68,12 @@ pub trait Engine {
 impl dyn Engine + '_ {
     /// Runs the engine with these words to its end.
     #[track_caller]
-    pub fn call(&self, words: &[&str]) -> Output {
-        process::run(&mut self.command(words))
+    pub fn call(&self, words: &[impl AsRef<str>]) -> Output {
+        process::run(&mut self.with(words))
+    }
+
+    fn with(&self, words: &[impl AsRef<str>]) -> Command {
+        self.command(&words.iter().map(AsRef::as_ref).collect::<Vec<_>>())
     }
 
     /// The words that make a container from the image and remove it after its end.
@@ -83,8 +87,7 @@ impl dyn Engine + '_ {
 
     /// A command that runs a container to its end and removes it.
     pub fn container(&self, options: &[&str], command: &[&str]) -> Command {
-        let words = self.words(&["run", "--rm"], options, command);
-        self.command(&words.iter().map(String::as_str).collect::<Vec<_>>())
+        self.with(&self.words(&["run", "--rm"], options, command))
     }
 
     /// Runs a container to its end and removes it.
@@ -102,8 +105,7 @@ impl dyn Engine + '_ {
     /// Starts a container in the background; gives its id.
     #[track_caller]
     pub fn start(&self, options: &[&str], command: &[&str]) -> String {
-        let words = self.words(&["run", "-d"], options, command);
-        let told = self.call(&words.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+        let told = self.call(&self.words(&["run", "-d"], options, command)).ok();
         told.lines().last().unwrap_or_default().to_owned()
     }
 
@@ -143,8 +145,8 @@ impl dyn Engine + '_ {
 
     /// Runs the engine on a terminal.
     #[track_caller]
-    pub fn on_terminal(&self, words: &[&str]) -> Terminal {
-        Terminal::start(&mut self.command(words)).expect("a terminal")
+    pub fn on_terminal(&self, words: &[impl AsRef<str>]) -> Terminal {
+        Terminal::start(&mut self.with(words)).expect("a terminal")
     }
 
     /// Waits for something that comes by itself.
@@ -267,14 +269,19 @@ fn is_control_group(dir: &Path) -> bool {
     rustix::fs::statfs(dir).is_ok_and(|stat| KINDS.contains(&(stat.f_type as u64)))
 }
 
-/// As root: the control groups of the host as they are, where the runner has laid the new ones over a mixture of both; and
-/// a `/run` of the test's own, as engines keep things there whatever they are told.
+/// As root: the control groups of the host as they are, where the runner has laid the new ones over a mixture of both, and
+/// [`own_run`].
 pub fn own_places() {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let over = table.lines().filter(|line| line.split(' ').nth(4) == Some("/sys/fs/cgroup")).count();
     if over > 1 {
         rustix::mount::unmount("/sys/fs/cgroup", rustix::mount::UnmountFlags::DETACH).expect("the runner's mount");
     }
+    own_run();
+}
+
+/// As root: a `/run` of the test's own, as engines keep things there whatever they are told.
+fn own_run() {
     rustix::mount::mount("tmpfs", "/run", "tmpfs", rustix::mount::MountFlags::empty(), None).expect("a mount");
 }
 

@@ -51,10 +51,10 @@ pub const PROGRAMS: &str = "BERTH_SLURM_PROGRAMS";
 pub const USERS: [(&str, u32); 2] = [("tuser1", 20001), ("tuser2", 20002)];
 
 /// Longest that a cluster may take until all its nodes are idle.
-const READY: Duration = Duration::from_secs(15);
+const READY: Duration = Duration::from_secs(60);
 
 /// Longest that Slurm may take to be done with a step or a job.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A release of Slurm, by the release of Debian that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -302,7 +302,7 @@ impl Cluster {
     /// Waits until something holds.
     #[track_caller]
     pub fn wait_until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(15);
+        let deadline = Instant::now() + PATIENCE;
         while !holds() {
             assert!(Instant::now() < deadline, "waited in vain until {what}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));

@@ -106,7 +106,7 @@ pub fn read_bounded(path: &Path) -> Result<Vec<u8>> {
 /// Whether the groups of the caller are wanted inside: `podman run --group-add keep-groups`, crun's annotation. With them
 /// goes what the person may read on the cluster's file systems.
 fn keeps_groups(spec: &Spec) -> bool {
-    spec.annotations.get("run.oci.keep_original_groups").is_some_and(|value| value == "1")
+    spec.annotations.get("run.oci.keep_original_groups").is_some_and(|value| matches!(value.as_str(), "1" | "true"))
 }
 
 /// Makes a path absolute, as seen from the working directory, without asking what is there.

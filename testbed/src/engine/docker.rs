@@ -39,6 +39,17 @@ impl Docker {
     /// The same with programs that the daemon finds before all others.
     pub fn with(path: &[&Path]) -> Docker {
         super::own_places();
+        Docker::on_these_groups(path)
+    }
+
+    /// The same on the new control groups alone, with whatever controllers they have here: see
+    /// [`Podman::rootful_on_new_groups`](super::Podman::rootful_on_new_groups).
+    pub fn on_new_groups() -> Docker {
+        super::own_run();
+        Docker::on_these_groups(&[])
+    }
+
+    fn on_these_groups(path: &[&Path]) -> Docker {
         let fixture = Fixture::as_oneself();
         let group = format!("berth-e2e-docker-{}", std::process::id());
         let dir = fixture.make_dir("docker", 0o755);
@@ -104,6 +115,8 @@ impl Engine for Docker {
         // That of the package, whatever else somebody has put into the path.
         let mut command = self.fixture.command("/usr/bin/docker", words);
         command.env("DOCKER_HOST", format!("unix://{}", self.fixture.path("docker/sock").display()));
+        // The daemon's own builder: BuildKit does not ask for the default runtime.
+        command.env("DOCKER_BUILDKIT", "0");
         command
     }
 

@@ -36,6 +36,14 @@ impl Podman {
         Podman::with(Fixture::as_oneself(), Some(group))
     }
 
+    /// podman for root on the new control groups alone, with whatever controllers they have here: none, where the old ones
+    /// have them all.
+    pub fn rootful_on_new_groups() -> Podman {
+        super::own_run();
+        let group = format!("berth-e2e-podman-{}", std::process::id());
+        Podman::with(Fixture::as_oneself(), Some(group))
+    }
+
     fn with(fixture: Fixture, group: Option<String>) -> Podman {
         let runtime = super::runtime(&fixture);
         let name = super::state_name(&runtime);

@@ -64,7 +64,12 @@ pub fn with_controllers(world: &mut World) {
     let new = Path::new("/sys/fs/cgroup/cgroup.controllers");
     if new.exists() && !fs::read_to_string(new).unwrap_or_default().contains("memory") {
         unmount(c"/sys/fs/cgroup");
-        unmount(c"/sys/fs/cgroup/unified");
+        if Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() {
+            unmount(c"/sys/fs/cgroup/unified");
+            // crun writes there all the same: what it makes is to go with the test.
+            let flags = rustix::mount::MountFlags::NOSUID;
+            rustix::mount::mount("tmpfs", "/sys/fs/cgroup/unified", "tmpfs", flags, None).expect("an empty folder");
+        }
     }
     with_groups(world);
 }
@@ -206,21 +211,22 @@ fn groups_of_the_new_kind_that_a_user_was_given_are_used(runtime: Runtime) {
     only_the_new_kind();
     with_groups(&mut world);
     let (root, group) = (Path::new("/sys/fs/cgroup"), Path::new("/sys/fs/cgroup").join(place()));
-    let _ = fs::write(root.join("cgroup.subtree_control"), "+hugetlb");
+    let (controller, file, wanted) = a_limit_of_the_new_kind();
+    let _ = fs::write(root.join("cgroup.subtree_control"), format!("+{controller}"));
     give(&world, &group);
     give(&world, &group.join("own"));
     // Who wants to move a process needs the right to write in the group above both.
     fs::write(group.join("own/cgroup.procs"), std::process::id().to_string()).expect("moved");
-    world.set("/linux/resources/unified", json!({"hugetlb.2MB.max": "6291456"}));
+    world.set("/linux/resources/unified", json!({file: wanted}));
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let pid = world.sleeper();
-        let limit = value(pid, "none", "", "hugetlb.2MB.max");
+        let limit = value(pid, "none", "", file);
         world.end();
         limit
     }));
     fs::write(root.join("cgroup.procs"), std::process::id().to_string()).expect("moved");
     let _ = fs::remove_dir(group.join("own"));
-    assert_eq!(outcome.expect("the container runs"), "6291456");
+    assert_eq!(outcome.expect("the container runs"), wanted);
 }
 
 fn without_a_path_the_container_has_a_group_of_its_own(runtime: Runtime) {
@@ -458,8 +464,22 @@ fn only_the_new_kind() {
     rustix::mount::mount("cgroup2", "/sys/fs/cgroup", "cgroup2", flags, None).expect("the new kind");
 }
 
+/// A controller that is there, a file of it, and what can be written to that.
+fn a_limit_of_the_new_kind() -> (&'static str, &'static str, &'static str) {
+    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    match controllers.split_whitespace().any(|name| name == "pids") {
+        true => ("pids", "pids.max", "33"),
+        // What no hierarchy of the old kind has taken.
+        false => ("hugetlb", "hugetlb.2MB.max", "6291456"),
+    }
+}
+
 fn the_limit_of_huge_pages_is_set(runtime: Runtime) {
     let mut world = with_new_kind(runtime);
+    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    if !controllers.contains("hugetlb") || !Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists() {
+        return;
+    }
     world.set("/linux/resources/hugepageLimits", json!([{"pageSize": "2MB", "limit": 4 << 20}]));
     let pid = world.sleeper();
     assert_eq!(value(pid, "none", "", "hugetlb.2MB.max"), "4194304");
@@ -468,16 +488,17 @@ fn the_limit_of_huge_pages_is_set(runtime: Runtime) {
 
 fn a_file_of_the_new_kind_is_written(runtime: Runtime) {
     let mut world = with_new_kind(runtime);
-    world.set("/linux/resources/unified", json!({"hugetlb.2MB.max": "6291456", "cgroup.max.depth": "7"}));
+    let (_, file, wanted) = a_limit_of_the_new_kind();
+    world.set("/linux/resources/unified", json!({file: wanted, "cgroup.max.depth": "7"}));
     let pid = world.sleeper();
-    assert_eq!(value(pid, "none", "", "hugetlb.2MB.max"), "6291456");
+    assert_eq!(value(pid, "none", "", file), wanted);
     assert_eq!(value(pid, "none", "", "cgroup.max.depth"), "7");
     world.end();
 }
 
 fn a_file_that_does_not_exist_is_refused(runtime: Runtime) {
     let mut world = with_new_kind(runtime);
-    world.set("/linux/resources/unified", json!({"hugetlb.no-such-file": "1"}));
+    world.set("/linux/resources/unified", json!({format!("{}.no-such-file", a_limit_of_the_new_kind().0): "1"}));
     world.refused();
 }
 

@@ -18,7 +18,8 @@ section!("commands", "Other commands (command line of runc, features.md)";
     [] "spec --rootless": the_written_specification_runs_for_an_ordinary_user;
     [Need::Root] "spec": the_written_specification_runs_for_root;
     [] "features": the_features_are_json_with_versions, the_hooks_and_namespaces_are_listed,
-        the_mount_options_are_listed, seccomp_is_described, control_groups_are_described;
+        the_mount_options_are_listed, seccomp_is_described, control_groups_are_described,
+        what_seccomp_lists_is_understood, the_listed_namespaces_are_made;
     [] "--log": the_log_has_the_error, the_log_of_json_has_the_error;
     [] "--version": the_version_is_told;
     [] "--help": help_is_given;
@@ -187,6 +188,34 @@ fn seccomp_is_described(runtime: Runtime) {
     assert_eq!(seccomp["enabled"], true, "{features}");
     assert!(names(&seccomp["actions"]).contains(&"SCMP_ACT_ERRNO"), "{seccomp}");
     assert!(names(&seccomp["operators"]).contains(&"SCMP_CMP_MASKED_EQ"), "{seccomp}");
+}
+
+fn what_seccomp_lists_is_understood(runtime: Runtime) {
+    let features = features(runtime);
+    let seccomp = &features["linux"]["seccomp"];
+    // No system call of these tests has such an argument.
+    let rule = |op: &&str| {
+        json!({"names": ["kill"], "action": "SCMP_ACT_ERRNO",
+            "args": [{"index": 1, "value": 4711, "valueTwo": 4711, "op": op}, {"index": 0, "value": 4712, "op": "SCMP_CMP_EQ"}]})
+    };
+    let mut rules: Vec<Value> = names(&seccomp["operators"]).iter().map(rule).collect();
+    // The one that asks an agent needs one.
+    for action in names(&seccomp["actions"]).into_iter().filter(|action| !action.ends_with("NOTIFY")) {
+        rules.push(json!({"names": ["swapoff"], "action": action}));
+        let mut world = World::user(runtime);
+        world.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}));
+        assert_eq!(world.says("echo here"), "here", "{action}");
+        rules.pop();
+    }
+}
+
+fn the_listed_namespaces_are_made(runtime: Runtime) {
+    let features = features(runtime);
+    let mut world = World::user(runtime);
+    for kind in names(&features["linux"]["namespaces"]) {
+        world.keep_namespace(kind).new_namespace(kind);
+    }
+    assert_eq!(world.says("echo here"), "here");
 }
 
 fn control_groups_are_described(runtime: Runtime) {

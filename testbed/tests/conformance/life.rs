@@ -1,6 +1,9 @@
 //! runtime.md: the life of a container.
 
 use std::fs;
+use std::process::Child;
+use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
 use serde_json::json;
@@ -10,12 +13,14 @@ use crate::runtime::Runtime;
 use crate::section;
 use crate::world::World;
 use crate::world::until;
+use crate::world::until_within;
 
 section!("life", "The life of a container (runtime.md)";
     [] "create": create_does_not_start_the_program, create_with_an_id_that_is_taken_is_refused_and_harms_nothing,
         two_containers_live_side_by_side, an_id_with_a_slash_is_refused, an_id_that_is_dots_is_refused,
         create_without_a_specification_is_refused, a_create_that_fails_leaves_nothing_running,
-        a_change_of_the_specification_after_create_has_no_effect;
+        a_change_of_the_specification_after_create_has_no_effect, of_several_creates_with_one_id_one_wins,
+        a_create_that_was_killed_leaves_its_id_free_after_delete_by_force;
     [] "create --bundle": the_bundle_is_where_the_option_says;
     [] "create --pid-file": the_pid_file_of_create_holds_the_pid;
     [] "start": start_runs_the_program, start_of_what_runs_is_refused, start_of_what_has_stopped_is_refused,
@@ -116,6 +121,40 @@ fn a_change_of_the_specification_after_create_has_no_effect(runtime: Runtime) {
     world.start().stopped();
     assert_eq!(world.read("out"), "before\nconformance\n");
     world.end();
+}
+
+fn of_several_creates_with_one_id_one_wins(runtime: Runtime) {
+    let mut world = World::user(runtime);
+    world.args(&["/bin/true"]).write_spec();
+    let children: Vec<Child> = (0..4)
+        .map(|_| {
+            let mut command = world.verb(["create", world.id.as_str()]);
+            command.stdin(Stdio::null()).stdout(world.append("out")).stderr(world.append("err"));
+            command.spawn().expect("a runtime")
+        })
+        .collect();
+    let ended = children.into_iter().map(|mut child| process::wait(&mut child, process::LIMIT).expect("it ends").0);
+    assert_eq!(ended.filter(|status| status.success()).count(), 1, "{}", world.read("err"));
+    assert_eq!(world.status(), "created");
+    world.start().stopped().end();
+}
+
+fn a_create_that_was_killed_leaves_its_id_free_after_delete_by_force(runtime: Runtime) {
+    let mut world = World::user(runtime);
+    for step in 0..12 {
+        world.args(&["/bin/sleep", "1000"]).write_spec();
+        let mut command = world.verb(["create", world.id.as_str()]);
+        command.stdin(Stdio::null()).stdout(world.append("out")).stderr(world.append("err"));
+        let mut child = command.spawn().expect("a runtime");
+        std::thread::sleep(Duration::from_micros(1500 * step));
+        let _ = child.kill();
+        let _ = process::wait(&mut child, process::LIMIT);
+        world.call(&["delete", "--force", &world.id]).ok();
+        until_within(Duration::from_secs(3), "all is gone", || {
+            process::descendants(std::process::id() as i32).is_empty()
+        });
+        assert_eq!(world.says("echo here"), "here", "killed after {} microseconds", 1500 * step);
+    }
 }
 
 fn the_bundle_is_where_the_option_says(runtime: Runtime) {

@@ -1,13 +1,17 @@
 //! config-linux.md: namespaces, new and joined, and what belongs to them.
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::json;
 use testbed::harness::Need;
+use testbed::process;
+use testbed::process::Guard;
 
 use crate::runtime::Runtime;
 use crate::section;
 use crate::world::World;
+use crate::world::until;
 
 section!("namespaces", "Namespaces (config-linux.md)";
     [] "linux.namespaces[] pid": a_new_pid_namespace_begins_with_one, without_it_the_pid_namespace_is_the_hosts,
@@ -25,7 +29,7 @@ section!("namespaces", "Namespaces (config-linux.md)";
         a_cgroup_namespace_is_joined;
     [] "linux.namespaces[] time": a_new_time_namespace_is_made, a_time_namespace_is_joined;
     [Need::Root] "linux.namespaces[].path": root_joins_a_network, root_joins_a_pid_namespace, root_joins_an_ipc_namespace,
-        root_joins_a_uts_namespace, root_joins_a_cgroup_namespace;
+        root_joins_a_uts_namespace, root_joins_a_cgroup_namespace, root_joins_a_mount_namespace;
     [] "linux.namespaces[].path": a_missing_path_is_refused, a_path_of_another_kind_is_refused,
         a_path_that_is_no_namespace_is_refused;
     [] "linux.namespaces[].type": the_same_kind_twice_is_refused, an_unknown_kind_is_refused;
@@ -214,6 +218,18 @@ fn root_joins_a_uts_namespace(runtime: Runtime) {
 
 fn root_joins_a_cgroup_namespace(runtime: Runtime) {
     root_joins(runtime, "cgroup", "cgroup");
+}
+
+fn root_joins_a_mount_namespace(runtime: Runtime) {
+    let mut command = Command::new("unshare");
+    let holder = Guard(command.args(["--mount", "sleep", "1000"]).spawn().expect("util-linux"));
+    let pid = holder.0.id() as i32;
+    until("it has its namespace", || process::name(pid) == "sleep 1000");
+    let path = format!("/proc/{pid}/ns/mnt");
+    let wanted = fs::read_link(&path).expect("the kernel has it").display().to_string();
+    let mut world = World::root(runtime);
+    world.join_namespace("mount", &path);
+    assert_eq!(inside(&mut world, "mnt"), wanted);
 }
 
 fn a_missing_path_is_refused(runtime: Runtime) {

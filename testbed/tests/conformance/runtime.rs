@@ -72,12 +72,12 @@ impl Runtime {
         }
     }
 
-    /// What must be installed for the runtime of that name.
-    pub fn needs(name: &str) -> Option<Need> {
+    /// What the runtime of that name cannot do without.
+    pub fn needs(name: &str) -> &'static [Need] {
         match Runtime::named(name) {
-            Some(Runtime::Crun) => Some(Need::Program("crun", "crun")),
-            Some(Runtime::Runc) => Some(Need::Program("runc", "runc")),
-            _ => None,
+            Some(Runtime::Crun) => &[Need::Program("crun", "crun"), Need::ControlGroups],
+            Some(Runtime::Runc) => &[Need::Program("runc", "runc")],
+            _ => &[],
         }
     }
 

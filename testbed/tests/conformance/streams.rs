@@ -171,14 +171,16 @@ fn run_passes_signals_on(runtime: Runtime) {
     world.shell(
         "for s in HUP INT USR1 USR2 TERM; do trap \"echo $s\" $s; done; echo ready; while true; do sleep 0.02; done",
     );
-    let run = foreground(&world);
+    let mut run = foreground(&world);
     world.wrote("ready");
     let signals = [("HUP", libc::SIGHUP), ("INT", libc::SIGINT), ("USR1", libc::SIGUSR1), ("USR2", libc::SIGUSR2)];
     for (name, signal) in signals.into_iter().chain([("TERM", libc::SIGTERM)]) {
         process::kill(run.0.id() as i32, signal);
         world.wrote(name);
     }
-    world.end();
+    // It removes the container itself.
+    world.call(&["kill", &world.id, "KILL"]).ok();
+    process::wait(&mut run.0, process::LIMIT).expect("it ends");
 }
 
 fn run_ends_with_the_code_after_a_signal(runtime: Runtime) {

@@ -105,7 +105,7 @@ fn document(sections: &[Section], outcomes: &Outcomes, known: &Known) -> String 
                 if let Cell::Fail(why) = &cell
                     && !why.is_empty()
                 {
-                    let note = format!("{name}: {}", bare(why));
+                    let note = format!("{name}: {}", why);
                     let number = notes.iter().position(|old| *old == note).unwrap_or_else(|| {
                         notes.push(note);
                         notes.len() - 1
@@ -124,11 +124,6 @@ fn document(sections: &[Section], outcomes: &Outcomes, known: &Known) -> String 
     text
 }
 
-/// A reason without the word that its cell has already.
-fn bare(why: &str) -> &str {
-    [known::NOT_OFFERED, known::SOMETIMES].iter().find_map(|word| why.strip_prefix(word)).unwrap_or(why).trim()
-}
-
 fn cell(name: &str, section: &Section, property: &Property, outcomes: &Outcomes) -> Cell {
     outcomes.get(&format!("{name}::{}::{}", section.name, property.case.name)).cloned().unwrap_or(Cell::NotRun)
 }
@@ -141,6 +136,7 @@ Which properties of the OCI runtime specification 1.2 hold, for `berth runtime` 
 *Who* is who calls the runtime: an ordinary user in a user namespace of his own, or root.
 
 This page is written by the tests (`cargo test -p testbed --test conformance -- --write`), and the tests fail where berth's
-column or the list of properties is not what it says. Why a peer fails is told at the end of the page.
+column or the list of properties is not what it says. Why a peer fails is told at the end of the page; *sometimes* is a race, and
+*not offered* is what its version does not have.
 
 ";

@@ -1,4 +1,4 @@
-//! Killed at any instant, the store stays whole.
+//! Killed at any instant, the store stays whole, and a container's id can be used again.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -16,6 +16,9 @@ chapter!("crash",
     [REGISTRY, Need::Namespaces]:
         a_store_survives_two_hundred_kills_of_an_import,
         a_killed_importer_does_not_block_the_others;
+    [Need::Namespaces]:
+        a_container_whose_start_was_killed_leaves_its_id_and_no_process,
+        a_container_whose_creation_was_killed_can_be_deleted_and_made_again;
 );
 
 /// xorshift64: instants that differ from run to run would make failures that nobody sees again.
@@ -132,4 +135,95 @@ fn a_killed_importer_does_not_block_the_others() {
     let _ = first.wait();
     second.join().expect("an end").ok();
     fixture.berth(&["verify"]).ok();
+}
+
+/// A bundle of the user's with busybox and this command.
+fn bundle(fixture: &Fixture, name: &str, command: &[&str]) -> String {
+    for dir in ["bin", "proc", "dev", "sys", "etc"] {
+        fixture.make_dir(&format!("{name}/rootfs/{dir}"), 0o755);
+    }
+    fixture.make_dir(&format!("{name}/rootfs"), 0o755);
+    let dir = fixture.make_dir(name, 0o755).to_str().expect("a path of text").to_owned();
+    std::fs::copy("/bin/busybox", fixture.path(&format!("{name}/rootfs/bin/busybox"))).expect("a program");
+    fixture.berth(&["runtime", "spec", "--rootless", "--bundle", &dir]).ok();
+    let config = fixture.path(&format!("{name}/config.json"));
+    let mut spec: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&config).expect("a configuration")).expect("JSON");
+    spec["process"]["terminal"] = false.into();
+    spec["process"]["args"] = command.into();
+    std::fs::write(&config, spec.to_string()).expect("the configuration");
+    dir
+}
+
+/// Starts `arguments` of the runtime, kills it at some instant within `span`, and waits for its end.
+fn kill_within(fixture: &Fixture, arguments: &[&str], span: Duration, random: &mut Random) {
+    let mut child = fixture
+        .berth_command(&[&["runtime"], arguments].concat())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a started runtime");
+    std::thread::sleep(Duration::from_micros(random.below(span.as_micros() as u64)));
+    process::kill(child.id() as i32, libc::SIGKILL);
+    process::wait(&mut child, Duration::from_secs(30)).expect("an end");
+}
+
+/// No process of a container is left below this one.
+#[track_caller]
+fn nobody_is_left(round: u64) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let left: Vec<String> =
+            process::descendants(std::process::id() as i32).into_iter().map(process::name).collect();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "after kill {round}: {left:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn a_container_whose_start_was_killed_leaves_its_id_and_no_process() {
+    let fixture = Fixture::new();
+    let sleeping = bundle(&fixture, "sleeping", &["/bin/busybox", "sleep", "1000"]);
+    let short = bundle(&fixture, "short", &["/bin/busybox", "true"]);
+    let run = ["runtime", "run", "--bundle", &short, "x"];
+    let whole = fixture.berth(&run).wall;
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let mut left = 0;
+    for round in 0..60 {
+        kill_within(&fixture, &["run", "--bundle", &sleeping, "x"], whole * 2, &mut random);
+        nobody_is_left(round);
+        left += usize::from(fixture.path("run/berth/x").exists());
+        // The same id, without a word about what was there.
+        let again = fixture.berth(&run);
+        assert_eq!(again.code(), 0, "after kill {round}: {}", again.report());
+        assert!(!fixture.path("run/berth/x").exists(), "after kill {round}");
+    }
+    assert!(left > 8, "only {left} of 60 kills left something: the instants prove nothing");
+    assert_eq!(fixture.berth(&["runtime", "list", "-q"]).ok(), "");
+}
+
+fn a_container_whose_creation_was_killed_can_be_deleted_and_made_again() {
+    let fixture = Fixture::new();
+    let short = bundle(&fixture, "short", &["/bin/busybox", "true"]);
+    let whole = fixture.berth(&["runtime", "run", "--bundle", &short, "x"]).wall;
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for round in 0..40 {
+        kill_within(&fixture, &["create", "--bundle", &short, "x"], whole * 3 / 2, &mut random);
+        fixture.berth(&["runtime", "delete", "--force", "x"]).ok();
+        nobody_is_left(round);
+        let file = fixture.write("work/said", "");
+        let said = std::fs::OpenOptions::new().append(true).open(&file).expect("a file");
+        // With a file: a pipe would be read to its end, which is the container's.
+        let mut create = fixture.berth_command(&["runtime", "create", "--bundle", &short, "x"]);
+        let created = create.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).status();
+        let said = std::fs::read_to_string(&file).expect("the file");
+        assert!(created.expect("a start").success(), "after kill {round}: {said}");
+        fixture.berth(&["runtime", "start", "x"]).ok();
+        fixture.berth(&["runtime", "delete", "--force", "x"]).ok();
+        nobody_is_left(round);
+    }
+    assert_eq!(fixture.berth(&["runtime", "list", "-q"]).ok(), "");
 }

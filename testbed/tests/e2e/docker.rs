@@ -24,6 +24,7 @@ engine_chapter!("docker", [DOCKERD, CLIENT, INIT, Need::Root], Docker::start();
     limits_of_a_running_container_are_changed,
     what_is_refused_by_the_usual_filter_is_refused,
     buildkit_runs_its_steps,
+    containers_run_where_all_control_groups_are_new,
     a_daemon_that_ends_leaves_nothing,
 );
 
@@ -110,6 +111,21 @@ fn buildkit_runs_its_steps() {
         let mut command = engine.command(&["build", "--progress=plain", "--network=none", &path]);
         let failed = process::run(command.env("DOCKER_BUILDKIT", "1"));
         assert!(!failed.status.success() && failed.stderr.contains("exit code: 9"), "{}", failed.report());
+    });
+}
+
+fn containers_run_where_all_control_groups_are_new() {
+    shown_on(Docker::on_new_groups(), |engine| {
+        // The container sees its own group as the root of them.
+        let script = "grep ^0:: /proc/self/cgroup; mknod /disk b 7 0; head -c 1 /disk >/dev/null || echo refused";
+        assert_eq!(engine.shell(&[], script).ok(), "0::/\nrefused\n");
+        let id = engine.ready(&["--pid=host"], "sleep 313 & echo ready; exec sleep 314");
+        assert_eq!(engine.call(&["exec", &id, "echo", "joined"]).ok(), "joined\n");
+        engine.call(&["pause", &id]).ok();
+        assert_eq!(engine.about(&id, "{{.State.Status}}"), "paused");
+        engine.call(&["unpause", &id]).ok();
+        engine.call(&["stop", "-t", "1", &id]).ok();
+        engine.remove(&id);
     });
 }
 

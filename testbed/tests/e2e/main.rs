@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         crash::CHAPTER,
         podman::rootless::CHAPTER,
         podman::rootful::CHAPTER,
-        podman::hybrid::CHAPTER,
+        podman::groups::CHAPTER,
         docker::CHAPTER,
         buildah::CHAPTER,
         containerd::CHAPTER,

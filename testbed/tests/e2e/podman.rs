@@ -29,6 +29,7 @@ pub mod rootless {
         descriptors_are_passed_on,
         without_control_groups_containers_run_too,
         one_keeps_ones_own_id,
+        one_keeps_ones_own_groups,
         hooks_of_the_engine_are_run,
     );
 
@@ -47,7 +48,7 @@ pub mod rootless {
     fn a_container_is_made_before_it_is_started() {
         shown_on(Podman::rootless(), |engine| {
             let words = engine.words(&["create"], &["--name", "made"], &["sh", "-c", "echo begun; exit 6"]);
-            engine.call(&words.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+            engine.call(&words).ok();
             engine.call(&["init", "made"]).ok();
             assert_eq!(engine.about("made", "{{.State.Status}}"), "initialized");
             assert_eq!(engine.logs("made"), "");
@@ -57,7 +58,7 @@ pub mod rootless {
             engine.call(&["rm", "made"]).ok();
             // One that is never started.
             let words = engine.words(&["create"], &["--name", "made"], &["sleep", "300"]);
-            engine.call(&words.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+            engine.call(&words).ok();
             engine.call(&["init", "made"]).ok();
             engine.remove("made");
         });
@@ -99,6 +100,15 @@ pub mod rootless {
         });
     }
 
+    fn one_keeps_ones_own_groups() {
+        shown_on(Podman::rootless(), |engine| {
+            let groups = |options: &[&str]| engine.shell(options, "grep Groups: /proc/self/status | tr -d ' \\t'").ok();
+            assert_eq!(groups(&[]), "Groups:\n");
+            // The user's own group is root's in the container.
+            assert!(groups(&["--group-add=keep-groups"]).contains('0'));
+        });
+    }
+
     fn hooks_of_the_engine_are_run() {
         shown_on(Podman::rootless(), |engine| {
             let fixture = engine.fixture();
@@ -117,7 +127,7 @@ pub mod rootless {
             }
             let dir = hooks.display().to_string();
             let words = engine.words(&["--hooks-dir", &dir, "run"], &["--name", "hooked"], &["true"]);
-            engine.call(&words.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+            engine.call(&words).ok();
             engine.remove("hooked");
             for stage in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
                 let path = format!("{}.{stage}", told.display());
@@ -193,17 +203,39 @@ pub mod rootful {
     }
 }
 
-/// podman with whatever the host has of old and new control groups.
-pub mod hybrid {
+/// podman on the other control groups than those of the chapters above.
+pub mod groups {
     use super::*;
 
-    chapter!("podman_on_old_control_groups", [PODMAN, INIT, Need::Root, Need::SubIds]: an_ordinary_user_has_containers);
+    chapter!("podman_groups",
+        [PODMAN, INIT, Need::Root, Need::SubIds]:
+            an_ordinary_user_has_containers_where_some_are_old;
+        [PODMAN, INIT, Need::Root]:
+            root_has_containers_where_all_are_new;
+    );
 
-    fn an_ordinary_user_has_containers() {
+    fn an_ordinary_user_has_containers_where_some_are_old() {
         shown_on(Podman::rootless_on_the_hosts_groups(), |engine| {
             assert_eq!(engine.run(&[], &["echo", "fine"]).ok(), "fine\n");
             let id = engine.ready(&[], "echo ready; exec sleep 300");
             assert_eq!(engine.call(&["exec", &id, "echo", "joined"]).ok(), "joined\n");
+            engine.remove(&id);
+        });
+    }
+
+    fn root_has_containers_where_all_are_new() {
+        shown_on(Podman::rootful_on_new_groups(), |engine| {
+            let options = ["--pids-limit=0", "--device=/dev/null:/dev/given"];
+            let script = "echo x > /dev/given; mknod /dev/kept c 1 5 && head -c 1 /dev/kept >/dev/null && echo zero; \
+                mknod /disk b 7 0 && head -c 1 /disk >/dev/null || echo refused";
+            // Nodes may be made, and only those that were given are opened.
+            assert_eq!(engine.shell(&options, script).ok(), "zero\nrefused\n");
+            let id = engine.ready(&[&options[..], &["--pid=host"]].concat(), "sleep 311 & echo ready; exec sleep 312");
+            assert_eq!(engine.call(&["exec", &id, "echo", "joined"]).ok(), "joined\n");
+            engine.call(&["pause", &id]).ok();
+            assert_eq!(engine.about(&id, "{{.State.Status}}"), "paused");
+            engine.call(&["unpause", &id]).ok();
+            engine.call(&["stop", "-t", "1", &id]).ok();
             engine.remove(&id);
         });
     }
@@ -229,12 +261,12 @@ fn the_path_of_the_runtime_is_enough(engine: &dyn Engine) {
     };
     let run = |command: &str| {
         let words = engine.words(&["--runtime", &path, "run"], &["--rm"], &["sh", "-c", command]);
-        engine.call(&words.iter().map(String::as_str).collect::<Vec<_>>())
+        engine.call(&words)
     };
     assert_eq!(run("exit 3").code(), 3);
     assert!(asked("create"), "another runtime was called");
     let words = engine.words(&["--runtime", &path, "run"], &["--rm"], &["/no/such/command"]);
-    let done = engine.call(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let done = engine.call(&words);
     assert!(done.code() == 127 && done.stderr.trim_end().lines().count() == 1, "{}", done.report());
     let dir = fixture.make_dir("context", 0o755);
     fixture.write("context/Dockerfile", "FROM small\nRUN true\n");

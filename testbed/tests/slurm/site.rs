@@ -4,12 +4,14 @@ use testbed::slurm::Release;
 use testbed::slurm::oci;
 
 use crate::world::BUNDLE;
+use crate::world::Step;
 use crate::world::World;
 
 on_each_release!("site":
     roots_calls_at_the_end_do_no_harm,
     the_name_of_a_bundle_is_no_command,
     two_users_do_not_meet,
+    a_job_of_roots_is_a_job_like_others,
     the_documented_first_steps_work,
     roots_calls_leave_a_running_container_alone,
     nothing_of_root_happens_in_a_users_folder,
@@ -52,6 +54,27 @@ fn two_users_do_not_meet(release: Release) {
     world.user().run(&["touch", &format!("{BUNDLE}/out/go")]).ok();
     assert_eq!(step.end().ok(), "mine\n");
     world.user().run(&["rm", &format!("{BUNDLE}/out/go"), &format!("{BUNDLE}/out/ready")]).ok();
+    world.assert_clean();
+}
+
+fn a_job_of_roots_is_a_job_like_others(release: Release) {
+    let world = World::new(release, oci::run);
+    let root = world.cluster.root();
+    let steps = "mkdir -p bundle/rootfs/bin && cd bundle && cp /bin/busybox rootfs/bin/sh && berth-runtime spec";
+    root.clone().dir("/srv").shell(steps).ok();
+    let line = ["srun", "--container", "/srv/bundle", "/bin/sh", "-c"];
+    let said = root.run(&[&line[..], &["echo fine; exit 3"]].concat());
+    assert_eq!((said.code(), said.stdout.as_str()), (3, "fine\n"), "{}", said.report());
+    let step = Step(root.spawn(&[&line[..], &["trap '' TERM; while :; do echo; done >/dev/null"]].concat()));
+    world.cluster.wait_until("the step runs", || !world.cluster.root().run(&["squeue", "-h", "-s"]).stdout.is_empty());
+    root.run(&["scancel", &world.job()]).ok();
+    drop(step.end());
+    // Root may make its own session's folder; what was in it is gone, or it could not be removed.
+    if release != Release::Bookworm {
+        world.cluster.wait_until("the step is over", || {
+            world.cluster.node("n1").run(&["rmdir", "/run/user/0", "/run/user"]).status.success()
+        });
+    }
     world.assert_clean();
 }
 

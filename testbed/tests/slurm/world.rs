@@ -94,7 +94,7 @@ impl World {
 }
 
 /// A step that was started.
-pub struct Step(Child);
+pub struct Step(pub Child);
 
 impl Step {
     /// Waits for its end.

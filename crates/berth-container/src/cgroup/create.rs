@@ -44,9 +44,8 @@ pub(super) fn by_hand(request: &Request<'_>, pid: u32) -> Result<Cgroup> {
     let privileged = is_root_of_the_host();
     let mut refused = None;
     for hierarchy in &host.hierarchies {
-        // Nobody delegates cgroup v1 safely, but Slurm 22.05 gives the step's group to its user, and knows the step's
-        // processes by it: those in a group below would outlive the job.
-        if !privileged && hierarchy.kind != Kind::V2 {
+        // Nobody delegates cgroup v1 safely: where a user may write, a batch system may have forgotten to think of it.
+        if hierarchy.kind != Kind::V2 && (!privileged || is_how_slurm_finds_processes(hierarchy)) {
             continue;
         }
         let Some(directory) = wanted.in_hierarchy(hierarchy, pure_v2 && limited) else { continue };
@@ -136,6 +135,16 @@ pub(super) fn by_systemd(request: &Request<'_>, pid: u32) -> Result<Cgroup> {
     limit_and_warn(cgroup, resources)?;
     put_into_all(cgroup, pid)?;
     Ok(unfinished.finish())
+}
+
+/// Whether Slurm knows the processes of a step by this hierarchy, and this is one of them. It sees those of the step's own
+/// group only: what is in a group below outlives the job. (22.05 even gives the group to the step's user.)
+fn is_how_slurm_finds_processes(hierarchy: &Hierarchy) -> bool {
+    let is_of_slurm = |own: &Path| {
+        let has = |start: &str| own.iter().any(|name| name.to_str().is_some_and(|name| name.starts_with(start)));
+        has("uid_") && has("job_") && has("step_")
+    };
+    hierarchy.kind.has("freezer") && hierarchy.own.as_deref().is_some_and(is_of_slurm)
 }
 
 /// Makes the group in one hierarchy.

@@ -56,11 +56,15 @@ impl Host {
     }
 
     /// `mountinfo` is as in proc(5), `groups` as in cgroups(7). Of several mounts of a hierarchy the first that shows
-    /// the own group counts, else the first.
+    /// the own group counts, else the first. Mounts that others lie over do not count: nobody can get at them.
     pub(super) fn parse(mountinfo: &str, groups: &str) -> Host {
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
-        for line in mountinfo.lines() {
+        let mut lines = mountinfo.lines();
+        while let Some(line) = lines.next() {
             let Some((root, mount_point, kind)) = parse_mount(line) else { continue };
+            if lines.clone().any(|later| hides(later, &mount_point)) {
+                continue;
+            }
             let own = own_group(groups, &kind).and_then(|group| below(&group, &root));
             let found = Hierarchy { kind, mount_point, own };
             match hierarchies.iter_mut().find(|it| it.kind == found.kind) {
@@ -108,6 +112,11 @@ fn parse_mount(line: &str) -> Option<(PathBuf, PathBuf, Kind)> {
         _ => return None,
     };
     Some((root, mount_point, kind))
+}
+
+/// Whether a mount lies over a folder in which, or on which, something was mounted before.
+fn hides(line: &str, earlier: &Path) -> bool {
+    line.split(' ').nth(4).is_some_and(|mount_point| earlier.starts_with(unescape(mount_point)))
 }
 
 /// The controllers among the options of a mount of cgroup v1.
@@ -263,6 +272,17 @@ mod tests {
         assert_eq!(host.v2().unwrap().mount_point, Path::new("/b c"));
         assert_eq!(host.v2().unwrap().own.as_deref(), Some(Path::new("step")));
         assert_eq!(Host::parse(two, "0::/../elsewhere\n").v2().unwrap().own, None);
+    }
+
+    #[test]
+    fn a_mount_that_another_lies_over_is_not_there() {
+        let over = HYBRID.to_owned() + "60 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let over = over.replace("/mnt/with", "/sys/fs/cgroup/with");
+        let host = Host::parse(&over, "3:cpu,cpuacct:/\n0::/\n");
+        assert!(host.is_pure_v2());
+        assert_eq!(host.v2().unwrap().mount_point, Path::new("/sys/fs/cgroup"));
+        let beside = HYBRID.to_owned() + "60 31 0:99 / /sys/fs/cgroup/cpu rw - tmpfs tmpfs rw\n";
+        assert_eq!(Host::parse(&beside, "").hierarchies, Host::parse(HYBRID, "").hierarchies);
     }
 
     #[test]

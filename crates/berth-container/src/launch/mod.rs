@@ -9,6 +9,7 @@ mod channel;
 mod exec;
 mod filter;
 pub mod hooks;
+mod ids;
 pub mod join;
 mod mount_points;
 mod mounts;
@@ -19,6 +20,7 @@ mod rootfs;
 pub mod sealed;
 mod supervise;
 pub(crate) mod sys;
+mod sysctl;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -36,7 +38,7 @@ use crate::{oci, seccomp};
 
 pub use exec::DEFAULT_PATH;
 pub use hooks::Identity;
-pub use namespaces::IdMapping;
+pub use ids::IdMapping;
 pub use process::unknown_capabilities;
 pub use supervise::Attendance;
 
@@ -152,7 +154,7 @@ struct ContainerSteps {
     domainname: Option<String>,
     /// The network namespace is new: its loopback interface is down.
     loopback: bool,
-    sysctls: Vec<namespaces::Sysctl>,
+    sysctls: Vec<sysctl::Sysctl>,
     attributes: process::Host,
     hooks: Option<hooks::HookPlan>,
     /// `/dev/pts` is its own.
@@ -339,7 +341,7 @@ impl Plan {
                 hostname: spec.hostname.clone(),
                 domainname: spec.domainname.clone(),
                 loopback: new(NamespaceKind::Network),
-                sysctls: namespaces::sysctls(spec)?,
+                sysctls: sysctl::sysctls(spec)?,
                 attributes: process::Host::plan(process)?,
                 hooks,
                 terminals,
@@ -440,7 +442,7 @@ impl ContainerSteps {
         if self.loopback {
             sys::loopback_up().map_err(|e| Error::system("bring the loopback interface up", e))?;
         }
-        namespaces::set_sysctls(&self.sysctls)
+        sysctl::set_sysctls(&self.sysctls)
     }
 }
 

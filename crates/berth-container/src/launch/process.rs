@@ -366,7 +366,7 @@ impl Attributes {
 }
 
 fn limit_error((name, _, soft, hard): &(&str, u32, u64, u64), source: io::Error) -> Error {
-    let hint = "an ordinary user cannot raise a limit above the hard limit of the calling process";
+    let hint = "without CAP_SYS_RESOURCE a limit cannot be raised above the hard limit of the calling process";
     Error::System {
         action: format!("set the limit {name} to {soft}:{hard}"),
         hint: (source.raw_os_error() == Some(libc::EPERM)).then(|| hint.to_owned()),

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::container::Container;
 use super::record::{ProcessId, Record, now};
-use super::root::{CONFIG, Lock, Root, START, STATE, write_whole};
+use super::root::{CONFIG, Lock, Root, START, remove_files, write_state};
 use super::{Warn, absolute, keeps_groups, read_config};
 use crate::bundle::{Bundle, Rootfs};
 use crate::cgroup::{Cgroup, Manager, Request};
@@ -294,9 +294,7 @@ impl Registrar<'_> {
         match self.container.take() {
             Some(container) => container.finish_as(&self.spec, &lock, self.birth.warn),
             None => {
-                for name in [STATE, CONFIG, START] {
-                    let _ = std::fs::remove_file(self.dir.join(name));
-                }
+                remove_files(&self.dir);
                 std::fs::remove_dir(&self.dir).map_err(|e| Error::io("remove", &self.dir, e))
             }
         }
@@ -330,7 +328,7 @@ impl Observer for Registrar<'_> {
         record.cgroup.warnings().iter().for_each(|warning| (self.birth.warn)(warning));
         let text = serde_json::to_vec(&record).unwrap_or_default();
         self.container = Some(Container { dir: self.dir.clone(), record });
-        write_whole(&self.dir, STATE, &text)
+        write_state(&self.dir, &text)
     }
 
     fn ready(&mut self, pid: u32) -> Result<()> {

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 pub(super) const STATE: &str = "state.json";
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const START: &str = "start.sock";
+const NEW_STATE: &str = ".state.json.new";
 /// Beside the containers' directories; no id has this character.
 pub(super) const KEPT_FILTERS: &str = "~filters";
 
@@ -114,6 +115,20 @@ impl Root {
         Ok(containers)
     }
 
+    /// Removes what somebody left who was killed before it was a container.
+    pub fn forget(&self, id: &str) {
+        for dir in self.places().filter(|_| check_id(id).is_ok()).map(|place| place.join(id)) {
+            let uid = rustix::process::geteuid().as_raw();
+            if std::fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid)
+                && let Ok(Some(_lock)) = Lock::try_on(&dir)
+                && let Ok(None) = Container::read(&dir)
+            {
+                remove_files(&dir);
+                let _ = std::fs::remove_dir(&dir);
+            }
+        }
+    }
+
     /// Removes what others left behind: containers of an earlier boot, and those of a `run` that was killed.
     pub fn sweep(&self) {
         for container in self.list().unwrap_or_default() {
@@ -153,11 +168,12 @@ impl Root {
         check_id(id)?;
         let place = match (make(&self.path), &self.instead) {
             (Ok(()), _) => &self.path,
-            (Err(_), Some(instead)) => {
+            // Not somebody else's: root may ask for those, and makes nothing there.
+            (Err(_), Some(instead)) if *instead == Root::in_tmp(rustix::process::geteuid().as_raw()) => {
                 make(instead)?;
                 instead
             }
-            (Err(error), None) => return Err(error),
+            (Err(error), _) => return Err(error),
         };
         let dir = place.join(id);
         let taken = |reason: String, hint: &str| Error::ContainerState {
@@ -183,8 +199,15 @@ impl Root {
                 Err(error) => return Err(Error::io("lock", &dir, error)),
             };
             match Container::read(&dir) {
-                // New, or left by somebody who was killed before it was a container.
-                Ok(None) => return Ok((dir, lock)),
+                // New, or left by somebody who was killed before it was a container; or no container's at all.
+                Ok(None) => {
+                    remove_files(&dir);
+                    if std::fs::read_dir(&dir).is_ok_and(|mut rest| rest.next().is_some()) {
+                        let reason = format!("cannot be made: {} has other files", dir.display());
+                        return Err(taken(reason, "choose another id, or another --root"));
+                    }
+                    return Ok((dir, lock));
+                }
                 Ok(Some(record)) if !record.is_stale() => {
                     let container = Container { dir, record };
                     let reason = format!("already exists ({})", container.status().word());
@@ -281,16 +304,16 @@ impl Drop for Lock {
     }
 }
 
-/// Removes the files of a container's directory.
+/// Removes the files of a container's directory, and nothing that is none of ours.
 pub(super) fn remove_files(dir: &Path) {
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let _ = std::fs::remove_file(entry.path());
+    for name in [STATE, CONFIG, START, NEW_STATE] {
+        let _ = std::fs::remove_file(dir.join(name));
     }
 }
 
-/// Writes a file of a container's directory in one piece: whoever reads it finds all of it, or what was there before.
-pub(super) fn write_whole(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
-    let (path, new) = (dir.join(name), dir.join(format!(".{name}.new")));
+/// Writes the state in one piece: whoever reads it finds all of it, or what was there before.
+pub(super) fn write_state(dir: &Path, content: &[u8]) -> Result<()> {
+    let (path, new) = (dir.join(STATE), dir.join(NEW_STATE));
     File::create(&new)
         .and_then(|mut file| file.write_all(content))
         .and_then(|()| std::fs::rename(&new, &path))
@@ -320,9 +343,26 @@ mod tests {
         drop(lock);
         std::fs::write(path.join(CONFIG), "{").unwrap();
         std::fs::write(path.join(STATE), "half of a rec").unwrap();
-        let (_, _lock) = root.claim("one").unwrap();
+        std::fs::write(path.join(START), "").unwrap();
+        let (_, lock) = root.claim("one").unwrap();
         assert!(std::fs::read_dir(&path).unwrap().next().is_none());
         assert!(root.get("one").unwrap_err().to_string().contains("does not exist"));
+        drop(lock);
+        root.forget("one");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_no_containers_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path());
+        let papers = dir.path().join("papers");
+        std::fs::create_dir(&papers).unwrap();
+        std::fs::write(papers.join("thesis"), "years").unwrap();
+        assert!(root.claim("papers").unwrap_err().to_string().contains("other files"));
+        root.forget("papers");
+        root.sweep();
+        assert_eq!(std::fs::read_to_string(papers.join("thesis")).unwrap(), "years");
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Cgroups {
         if sys::file_system(host.as_fd()).is_ok_and(|kind| kind == UNIFIED) {
             let made = if self.own { mount_at(target.as_fd(), c"cgroup2", self.flags, c"") } else { Err(Errno::PERM) };
             return match made {
-                Ok(()) if self.readonly => make_readonly(step.top(root)?.as_fd()).map_err(|e| step.error(e)),
+                Ok(()) if self.readonly => restrict(step.top(root)?.as_fd(), true).map_err(|e| step.error(e)),
                 Ok(()) => Ok(()),
                 Err(_) => self.bind_host(step, &host, target.as_fd(), self.readonly),
             };
@@ -54,8 +54,7 @@ impl Cgroups {
         mount_at(target.as_fd(), c"tmpfs", tmpfs, c"mode=755").map_err(wrap)?;
         let top = step.top(root)?;
         match self.fill(&host, top.as_fd()) {
-            Ok(()) if self.readonly => make_readonly(top.as_fd()).map_err(|e| step.error(e)),
-            Ok(()) => Ok(()),
+            Ok(()) => restrict(top.as_fd(), self.readonly).map_err(|e| step.error(e)),
             Err(_) => {
                 unmount(by_number(&top), UnmountFlags::DETACH).map_err(wrap)?;
                 self.bind_host(step, &host, target.as_fd(), true)
@@ -65,9 +64,7 @@ impl Cgroups {
 
     fn bind_host(&self, step: &Step, host: &OwnedFd, target: BorrowedFd<'_>, readonly: bool) -> Result<()> {
         let tree = clone_tree(host.as_fd(), c"", true).map_err(|e| step.error(e.into()))?;
-        if readonly {
-            make_readonly(tree.as_fd()).map_err(|e| step.error(e))?;
-        }
+        restrict(tree.as_fd(), readonly).map_err(|e| step.error(e))?;
         put(&tree, target).map_err(|e| step.error(e.into()))
     }
 
@@ -139,8 +136,11 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && !text.starts_with('.') && !text.contains('/')
 }
 
-fn make_readonly(top: BorrowedFd<'_>) -> std::io::Result<()> {
-    sys::mount_setattr(top, true, &MountAttr { set: attr::RDONLY, ..MountAttr::default() })
+/// Takes from these mounts what nobody needs of control groups, as a copy of the host's has the host's flags.
+fn restrict(top: BorrowedFd<'_>, readonly: bool) -> std::io::Result<()> {
+    let readonly = if readonly { attr::RDONLY } else { 0 };
+    let set = attr::NOSUID | attr::NODEV | attr::NOEXEC | readonly;
+    sys::mount_setattr(top, true, &MountAttr { set, ..MountAttr::default() })
 }
 
 #[cfg(test)]

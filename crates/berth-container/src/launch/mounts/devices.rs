@@ -86,10 +86,10 @@ impl Device {
 
     /// Makes the node, or binds the host's.
     pub fn attach(&self, step: &Step, root: BorrowedFd<'_>, refused: &mut bool) -> Result<()> {
-        let (parent, name) = step.parent(root)?;
         let Some(number) = self.number.filter(|_| self.kind == FileType::Fifo || !*refused) else {
             return self.bind(step, root);
         };
+        let (parent, name) = step.parent(root)?;
         // The mode is meant as it is.
         let umask = rustix::process::umask(Mode::empty());
         let made = mknodat(&parent, name, self.kind, self.mode, number);

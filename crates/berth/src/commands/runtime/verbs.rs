@@ -60,9 +60,10 @@ pub fn run(arguments: &arguments::Run, call: &Call<'_>) -> Answer {
 
 pub fn state(arguments: &arguments::State, call: &Call<'_>) -> Answer {
     let root = call.global.root();
-    let stranger = root.act_as_owner(&arguments.id);
+    let is_root = rustix::process::geteuid().is_root();
+    root.act_as_owner(&arguments.id);
     let container = root.get(&arguments.id);
-    if stranger && container.is_err() {
+    if is_root && container.is_err() {
         root.end_step(&arguments.id, &|message| call.log.warning(message));
     }
     output::json(&container?.state())?;
@@ -85,8 +86,11 @@ pub fn delete(arguments: &arguments::Delete, call: &Call<'_>) -> Answer {
     for id in &arguments.ids {
         root.act_as_owner(id);
         let deleted = match root.get(id) {
-            // Callers delete once more to be sure.
-            Err(berth_container::Error::ContainerState { .. }) if arguments.force => Ok(()),
+            // Callers delete once more to be sure, and after a creation that was killed.
+            Err(berth_container::Error::ContainerState { .. }) if arguments.force => {
+                root.forget(id);
+                Ok(())
+            }
             Err(error) => Err(error),
             Ok(container) => container.delete(arguments.force, &|message| call.log.warning(message)),
         };
