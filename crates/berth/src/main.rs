@@ -54,8 +54,8 @@ mod arithmetic {
 
 fn answer() -> ExitCode {
     let mut arguments: Vec<_> = std::env::args_os().collect();
-    if let Some(arguments) = runtime::is_asked(&arguments) {
-        return runtime::main(arguments);
+    if let Some((name, arguments)) = runtime::is_asked(&arguments) {
+        return runtime::main(name, arguments);
     }
     arguments.drain(..arguments.len().min(1));
     // Mistakes in the line itself are reported in the form that it asks for, as far as that can be told.

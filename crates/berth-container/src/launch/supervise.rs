@@ -233,10 +233,7 @@ impl Parent {
                 }
                 (Message::Terminal(terminal), _) => match &attendance.console {
                     Some(socket) => terminal.send_to(socket.as_fd())?,
-                    None => {
-                        terminal.adopt(stdout())?;
-                        self.terminal = Some(terminal);
-                    }
+                    None => self.terminal = Some(terminal),
                 },
                 (Message::Failed(error), _) => return Err(error),
                 (Message::Created, Some(child)) => {
@@ -306,6 +303,10 @@ fn child_main(entry: &Entry, steps: &dyn Steps, channel: Channel, attendance: &A
                 None => Terminal::open_inside()?,
             };
             entry.give_terminal(&terminal)?;
+            if attendance.console.is_none() {
+                // Before the command can ask for its size.
+                terminal.adopt(stdout())?;
+            }
             channel.tell_terminal(&terminal)?;
             Terminal::take_over(terminal.peer()).map_err(|e| Error::system("take the terminal", e))?;
         }

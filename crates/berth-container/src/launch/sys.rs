@@ -295,7 +295,9 @@ pub fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
 }
 
 /// Replaces the session keyring by a new one of this name. A kernel without keyrings, or a policy against them, leaves
-/// nothing that could be shared.
+/// nothing that could be shared. Nor does it fail where the user has as many keys as the kernel grants (200, and those of
+/// containers that have ended count for a while): a job of many short steps is not to end for that, and what the keyring
+/// holds is the same user's.
 pub fn join_session_keyring(name: &CStr) -> io::Result<()> {
     /// As in `linux/keyctl.h`.
     const JOIN_SESSION_KEYRING: libc::c_int = 1;
@@ -304,7 +306,9 @@ pub fn join_session_keyring(name: &CStr) -> io::Result<()> {
         return Ok(());
     }
     match io::Error::last_os_error() {
-        error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => Ok(()),
+        error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES | libc::EDQUOT)) => {
+            Ok(())
+        }
         error => Err(error),
     }
 }

@@ -125,22 +125,26 @@ fn base() -> Command {
         .arg_required_else_help(true)
 }
 
-/// Whether this line, program's name included, is for the runtime; gives what follows.
-pub fn is_asked(arguments: &[OsString]) -> Option<&[OsString]> {
+/// The name by which the runtime is also called.
+const NAME: &str = "berth-runtime";
+
+/// Whether this line, program's name included, is for the runtime; gives how it was called, and what follows.
+pub fn is_asked(arguments: &[OsString]) -> Option<(&'static str, &[OsString])> {
     let name = arguments.first().and_then(|program| std::path::Path::new(program).file_name());
-    if name == Some(OsStr::new("berth-runtime")) {
-        return Some(&arguments[1..]);
+    if name == Some(OsStr::new(NAME)) {
+        return Some((NAME, &arguments[1..]));
     }
-    (arguments.get(1).map(OsString::as_os_str) == Some(OsStr::new("runtime"))).then(|| &arguments[2..])
+    (arguments.get(1).map(OsString::as_os_str) == Some(OsStr::new("runtime")))
+        .then(|| ("berth runtime", &arguments[2..]))
 }
 
 /// Does what the line asks, and reports what goes wrong.
-pub fn main(arguments: &[OsString]) -> ExitCode {
+pub fn main(name: &'static str, arguments: &[OsString]) -> ExitCode {
     let command = match find_verb(arguments) {
         Some(verb) => base().subcommand((verb.define)()),
         None => command(),
     };
-    let command = command.name("berth").bin_name("berth-runtime").no_binary_name(true);
+    let command = command.name("berth").bin_name(name).no_binary_name(true);
     let matches = match command.try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(answer) if crate::cli::is_answer(&answer) => {
@@ -207,8 +211,8 @@ mod tests {
 
     #[test]
     fn the_runtime_is_asked_by_verb_and_by_name() {
-        assert_eq!(is_asked(&line("/usr/bin/berth runtime list")), Some(&line("list")[..]));
-        assert_eq!(is_asked(&line("/usr/bin/berth-runtime list")), Some(&line("list")[..]));
+        assert_eq!(is_asked(&line("/usr/bin/berth runtime list")), Some(("berth runtime", &line("list")[..])));
+        assert_eq!(is_asked(&line("/usr/bin/berth-runtime list")), Some((NAME, &line("list")[..])));
         assert_eq!(is_asked(&line("berth run x")), None);
     }
 
