@@ -1,0 +1,101 @@
+//! What is done as root: a node's directories, and the end of a job.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use berth_slurm::settings::{Scope, Settings};
+
+use crate::slurm::{self, Item, Spank};
+
+/// Where the command is, unless the site says otherwise.
+const PLACES: [&str; 3] = ["/usr/bin/berth", "/usr/local/bin/berth", "/opt/berth/bin/berth"];
+
+/// The command.
+pub fn berth(settings: &Settings) -> Result<PathBuf, String> {
+    if let Some(path) = &settings.berth {
+        return Ok(path.clone());
+    }
+    PLACES.iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
+        format!(
+            "berth: the command is not installed on this node (looked at {}); install it, or name it in plugstack.conf: berth=PATH",
+            PLACES.join(", ")
+        )
+    })
+}
+
+/// In slurmd: makes the directory below which users' named containers are.
+pub fn prepare(settings: &Settings) {
+    let version = env!("CARGO_PKG_VERSION");
+    slurm::info(&format!("berth: plugin version {version}, named containers in {}", settings.runtime_path.display()));
+    if let Err(error) = make_directory(&settings.runtime_path, 0o755, None) {
+        slurm::error(&format!("berth: cannot make {}: {error}", settings.runtime_path.display()));
+    }
+    if let Err(message) = berth(settings) {
+        slurm::error(&message);
+    }
+}
+
+/// In slurmstepd, as root: the user's own directory on this node.
+pub fn user_directory(settings: &Settings, uid: u32, gid: u32) -> std::io::Result<PathBuf> {
+    make_directory(&settings.runtime_path, 0o755, None)?;
+    let path = settings.runtime_path.join(uid.to_string());
+    make_directory(&path, 0o700, Some((uid, gid)))?;
+    Ok(path)
+}
+
+/// Makes a directory that nobody else could have put there: the one above is root's.
+fn make_directory(path: &Path, mode: libc::mode_t, owner: Option<(u32, u32)>) -> std::io::Result<()> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: a C string and numbers.
+    if unsafe { libc::mkdir(name.as_ptr(), mode) } != 0 {
+        let error = std::io::Error::last_os_error();
+        return if error.kind() == std::io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) };
+    }
+    // The umask may have taken bits away.
+    // SAFETY: a C string and numbers.
+    if unsafe { libc::chmod(name.as_ptr(), mode) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    if let Some((uid, gid)) = owner {
+        // SAFETY: a C string and numbers.
+        if unsafe { libc::lchown(name.as_ptr(), uid, gid) } != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// At the end of a job, as root: has the user's command remove what was the job's.
+pub fn clean_up(spank: &Spank, settings: &Settings) {
+    if settings.container_scope != Scope::Job {
+        return;
+    }
+    let (Some(uid), Some(job)) = (spank.number(Item::Uid), spank.number(Item::Job)) else { return };
+    let directory = settings.runtime_path.join(uid.to_string());
+    let Ok(program) = berth(settings) else { return };
+    if !directory.is_dir() {
+        return;
+    }
+    let gid = spank.number(Item::Gid).filter(|gid| *gid != 0).or_else(|| group_of(&directory));
+    let arguments = [
+        program.as_os_str().as_bytes().to_vec(),
+        b"step".to_vec(),
+        b"--clean".to_vec(),
+        format!("--job={job}").into_bytes(),
+        [b"--containers=".as_slice(), directory.as_os_str().as_bytes()].concat(),
+    ];
+    let arguments: Vec<CString> = arguments.into_iter().filter_map(|word| CString::new(word).ok()).collect();
+    let environment = [c"PATH=/usr/bin:/bin:/usr/sbin:/sbin".to_owned()];
+    let identity = gid.map(|gid| (uid, gid));
+    match crate::step::run(&arguments, &environment, None, identity) {
+        Ok(0) => {}
+        Ok(code) => slurm::error(&format!("berth: epilog: containers of job {job} were not removed (exit code {code})")),
+        Err(error) => slurm::error(&format!("berth: epilog: cannot call {}: {error}", program.display())),
+    }
+}
+
+fn group_of(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::symlink_metadata(path).ok().map(|metadata| metadata.gid())
+}
