@@ -192,10 +192,12 @@ impl Images {
                 let layers = [
                     layout.layer(GZIP, |tar| busybox_layer(&busybox, tar))?,
                     layout.layer(GZIP, |tar| {
-                        for name in ["opt/", "opt/vendor/", "workspace/"] {
+                        for name in ["opt/", "opt/vendor/", "workspace/", "usr/", "usr/bin/"] {
                             tar.entry(&Header::dir(name, 0o755))?;
                         }
-                        tar.file(&Header::file("opt/vendor/entry.sh", 0o755), FRAMEWORK_ENTRY.as_bytes())?;
+                        for (name, content) in FRAMEWORK_PROGRAMS {
+                            tar.file(&Header::file(name, 0o755), content.as_bytes())?;
+                        }
                         Ok(())
                     })?,
                 ];
@@ -286,13 +288,13 @@ fn medium_config() -> Value {
     })
 }
 
-/// What an entry point does: it says something, sets something, and becomes the command.
-const FRAMEWORK_ENTRY: &str = "\
-#!/bin/sh
-echo \"the entry point runs $*\"
-export FROM_ENTRY=yes
-exec \"$@\"
-";
+/// What an entry point does (it says something, sets something, and becomes the command), and stand-ins for the programs
+/// that people start in such images.
+const FRAMEWORK_PROGRAMS: [(&str, &str); 3] = [
+    ("opt/vendor/entry.sh", "#!/bin/sh\necho \"the entry point runs $*\"\nexport FROM_ENTRY=yes\nexec \"$@\"\n"),
+    ("usr/bin/python", "#!/bin/sh\n[ \"$1\" = -c ] && echo \"$PYTORCH_VERSION\"\n"),
+    ("usr/bin/nvidia-smi", "#!/bin/sh\necho 'NVIDIA-SMI of the image'\n"),
+];
 
 fn framework_config() -> Value {
     json!({

@@ -301,6 +301,7 @@ fn write_files(plan: &Plan, root: &Path, cgroups: bool) -> io::Result<()> {
         "etc/slurm",
         "etc/munge",
         "etc/containers",
+        "var/lib/berth",
         "run/munge",
         "var/log/slurm",
         "var/spool/slurmctld",
@@ -344,6 +345,7 @@ mount --bind /run/munge /mnt
 mount -t tmpfs -o mode=755 tmpfs /run && mkdir /run/munge && mount --move /mnt /run/munge
 for id in $2; do mkdir -p /run/user/$id && chown $id:$id /run/user/$id && chmod 700 /run/user/$id; done
 mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -t tmpfs -o mode=755 tmpfs /var/lib/berth
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 ip link add eth0 type veth peer name "v$1" netns 1
 ip link set lo up

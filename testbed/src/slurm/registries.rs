@@ -36,12 +36,13 @@ pub const NAMES: [&str; 7] =
 pub const LOGIN: (&str, &str) = ("alice", "secret");
 
 /// What the registries serve: which image, in which repository, by which tag.
-pub const IMAGES: [(Recipe, &str, &str); 11] = [
+pub const IMAGES: [(Recipe, &str, &str); 12] = [
     (Recipe::Small, "library/small", "latest"),
     (Recipe::Small, "library/rockylinux", "8"),
     (Recipe::Small, "team/small", "1.0"),
     (Recipe::Distroless, "library/distroless", "latest"),
     (Recipe::Framework, "nvidia/pytorch", "21.12-py3"),
+    (Recipe::Framework, "nvidia/cuda", "11.6.2-base-ubuntu20.04"),
     (Recipe::Framework, "library/framework", "latest"),
     (Recipe::Debian, "library/debian", "12"),
     (Recipe::Debian, "team/layers", "latest"),

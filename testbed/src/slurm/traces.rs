@@ -12,13 +12,13 @@ use crate::process;
 const DAEMONS: [&str; 4] = ["munged", "slurmctld", "slurmd", "slurmscriptd"];
 
 /// Prints a node's traces, one a line. Slurm's own records of credentials, which come and go with every job, are none, and
-/// neither is the folder of a user's containers: what is in it is.
+/// neither are the folders of a user's containers: what is in them is.
 const LIST: &str = r#"
 cut -d' ' -f4,5,9- /proc/self/mountinfo | sed 's/^/mount /'
 find /sys/fs/cgroup -mindepth 2 -type d -printf 'cgroup %P\n' 2>/dev/null
-find /tmp /run /dev/shm /var/tmp /var/spool/slurmd -mindepth 1 \
+find /tmp /run /dev/shm /var/tmp /var/spool/slurmd /var/lib/berth -mindepth 1 \
   ! -name '*cred_state*' ! -name 'hwloc_topo*' ! -name '*.sock' ! -name 'slurmd*.pid' \
-  ! -regex '/tmp/berth-runtime-[0-9]*\(/.swept\)?' \
+  ! -regex '/tmp/berth-runtime-[0-9]*\(/.swept\)?' ! -regex '/var/lib/berth/[0-9]*' \
   -printf 'file %p of %u\n' 2>/dev/null
 "#;
 
