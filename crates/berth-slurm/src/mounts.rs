@@ -69,7 +69,11 @@ mod tests {
     use super::*;
 
     fn mount(source: &str, target: &str, flags: &[&str]) -> Mount {
-        Mount { source: source.to_owned(), target: target.to_owned(), flags: flags.iter().map(|&f| f.to_owned()).collect() }
+        Mount {
+            source: source.to_owned(),
+            target: target.to_owned(),
+            flags: flags.iter().map(|&f| f.to_owned()).collect(),
+        }
     }
 
     #[test]

@@ -304,9 +304,8 @@ fn check(option: Name, value: &str) -> Result<(), String> {
         Name::Container => split_name(value).map(drop),
         Name::Save if value.ends_with('/') => Err("--container-save: target is a directory".to_owned()),
         Name::Env => {
-            let legal = |name: &str| {
-                !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'=')
-            };
+            let legal =
+                |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'=');
             if value.split(',').all(legal) { Ok(()) } else { Err(format!("--container-env: invalid format: {value}")) }
         }
         Name::Unshare => match value.split(',').find(|word| !["net", "ipc", "uts"].contains(word)) {
@@ -339,14 +338,23 @@ mod tests {
         for (options, error) in [
             (&[("container-image", None)][..], "--container-image: argument required"),
             (&[("container-image", Some(""))], "--container-image: argument required"),
-            (&[("container-image", Some("a")), ("container-image", Some("b"))], "--container-image specified multiple times"),
-            (&[("container-mount-home", None), ("no-container-mount-home", None)],
-                "both --container-mount-home and --no-container-mount-home were specified"),
-            (&[("container-readonly", None), ("container-writable", None)],
-                "both --container-writable and --container-readonly were specified"),
+            (
+                &[("container-image", Some("a")), ("container-image", Some("b"))],
+                "--container-image specified multiple times",
+            ),
+            (
+                &[("container-mount-home", None), ("no-container-mount-home", None)],
+                "both --container-mount-home and --no-container-mount-home were specified",
+            ),
+            (
+                &[("container-readonly", None), ("container-writable", None)],
+                "both --container-writable and --container-readonly were specified",
+            ),
             (&[("container-name", Some(""))], "--container-name: empty name"),
-            (&[("container-name", Some("a:b"))],
-                r#"--container-name: flag must be "auto", "create", "exec" or "no_exec""#),
+            (
+                &[("container-name", Some("a:b"))],
+                r#"--container-name: flag must be "auto", "create", "exec" or "no_exec""#,
+            ),
             (&[("container-save", Some("/tmp/"))], "--container-save: target is a directory"),
             (&[("container-env", Some("A,,B"))], "--container-env: invalid format: A,,B"),
             (&[("container-unshare", Some("net,user"))], "--container-unshare: unknown namespace 'user'"),

@@ -78,7 +78,11 @@ impl Settings {
             let (key, value) = word.split_once('=').ok_or_else(unknown)?;
             let flag = || truth(value).ok_or_else(|| format!("{key}: invalid value: {value}"));
             let path = || {
-                if value.starts_with('/') { Ok(PathBuf::from(value)) } else { Err(format!("{key}: not an absolute path: {value}")) }
+                if value.starts_with('/') {
+                    Ok(PathBuf::from(value))
+                } else {
+                    Err(format!("{key}: not an absolute path: {value}"))
+                }
             };
             match key {
                 "runtime_path" => settings.runtime_path = path()?,
@@ -95,14 +99,22 @@ impl Settings {
                 "use_enroot_load" | "use_squashfuse" => drop(flag()?),
                 "importer" if value.is_empty() => {}
                 "importer" => {
-                    return Err("importer: berth fetches images itself, once for all nodes; take the setting out".to_owned());
+                    return Err(
+                        "importer: berth fetches images itself, once for all nodes; take the setting out".to_owned()
+                    );
                 }
                 "mount_home" => settings.mount_home = flag()?,
                 "berth" => settings.berth = Some(path()?),
                 "oci" => {
                     settings.oci = match value {
                         "auto" => Oci::Auto,
-                        _ => if flag()? { Oci::On } else { Oci::Off },
+                        _ => {
+                            if flag()? {
+                                Oci::On
+                            } else {
+                                Oci::Off
+                            }
+                        }
                     }
                 }
                 "quota" => {

@@ -90,7 +90,9 @@ pub fn clean_up(spank: &Spank, settings: &Settings) {
     let identity = gid.map(|gid| (uid, gid));
     match crate::step::run(&arguments, &environment, None, identity) {
         Ok(0) => {}
-        Ok(code) => slurm::error(&format!("berth: epilog: containers of job {job} were not removed (exit code {code})")),
+        Ok(code) => {
+            slurm::error(&format!("berth: epilog: containers of job {job} were not removed (exit code {code})"))
+        }
         Err(error) => slurm::error(&format!("berth: epilog: cannot call {}: {error}", program.display())),
     }
 }

@@ -85,7 +85,10 @@ impl Step {
         let directory = match site::user_directory(settings, uid, gid) {
             Ok(directory) => Some(directory),
             Err(error) if request.name.is_some() => {
-                return Err(cannot(&format!("make a directory for named containers in {}", settings.runtime_path.display()), error));
+                return Err(cannot(
+                    &format!("make a directory for named containers in {}", settings.runtime_path.display()),
+                    error,
+                ));
             }
             Err(_) => None,
         };
@@ -286,8 +289,7 @@ fn join(process: &OwnedFd, way: &Way) -> Outcome {
                 k: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
             })
             .collect();
-        let program =
-            libc::sock_fprog { len: instructions.len() as u16, filter: instructions.as_mut_ptr() };
+        let program = libc::sock_fprog { len: instructions.len() as u16, filter: instructions.as_mut_ptr() };
         // SAFETY: the program and its instructions live during the call; the kernel checks them.
         let rc = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program, 0, 0) };
         if rc != 0 {
@@ -309,7 +311,8 @@ fn read_way(file: OwnedFd) -> Result<Way, String> {
 fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut pair = [-1; 2];
     // SAFETY: room for two descriptors.
-    let rc = unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, pair.as_mut_ptr()) };
+    let rc =
+        unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, pair.as_mut_ptr()) };
     if rc != 0 {
         return Err(io::Error::last_os_error());
     }

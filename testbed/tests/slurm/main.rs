@@ -2,6 +2,7 @@
 //! to containers, word for word, and the one that berth's documentation advises.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::process::ExitCode;
@@ -50,18 +51,23 @@ struct Run {
     _programs: tempfile::TempDir,
 }
 
-/// Makes the root folders, and copies of the programs. Without a mirror of Debian the tests say what they need.
+/// Makes the root folders, the images and copies of the programs. Without a mirror of Debian the tests say what they need.
 fn prepare() -> io::Result<Prepared<Run>> {
     let testbed = env!("CARGO_BIN_EXE_testbed");
     let programs = fixture::shared_dir("berth-slurm-bin-")?;
     fs::copy(testbed, programs.path().join("testbed"))?;
     fs::copy(fixture::berth_program(testbed)?, programs.path().join("berth"))?;
+    fs::copy(fixture::spank_plugin(testbed)?, programs.path().join("spank_berth.so"))?;
+    let mut env: Vec<(&'static str, OsString)> = vec![(slurm::PROGRAMS, programs.path().into())];
     if rustix::process::getuid().is_root() && harness::found("mmdebstrap") {
         for (_, error) in slurm::root::ensure(&Release::ALL) {
             eprintln!("testbed: {error}");
         }
     }
-    let env = vec![(slurm::PROGRAMS, programs.path().into())];
+    if harness::found("docker-registry") && harness::found("openssl") {
+        slurm::registries::certificate(programs.path())?;
+        env.push((slurm::registries::STORAGE, slurm::registries::storage()?.into()));
+    }
     Ok(Prepared { env, keep: Run { _programs: programs } })
 }
 
