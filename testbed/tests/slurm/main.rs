@@ -41,6 +41,7 @@ macro_rules! on_each_release {
 }
 
 mod create;
+mod images;
 mod run;
 mod site;
 mod world;
@@ -72,7 +73,7 @@ fn prepare() -> io::Result<Prepared<Run>> {
 }
 
 fn main() -> ExitCode {
-    let chapters = [run::CHAPTERS, create::CHAPTERS, site::CHAPTERS].concat();
+    let chapters = [run::CHAPTERS, create::CHAPTERS, site::CHAPTERS, images::CHAPTERS].concat();
     // Most of a test's time is Slurm's, which waits for seconds before it kills, and for half a minute before it looks at
     // time limits.
     harness::main_with(2 * harness::default_threads(), &chapters, prepare)
