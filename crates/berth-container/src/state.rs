@@ -449,7 +449,8 @@ pub fn rooted() -> Vec<Rooted> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(|pid: u32| {
             let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?;
-            let ours = |source: &&str| *source == "berth" || source.starts_with("berth:") || source.starts_with("berth,");
+            let ours =
+                |source: &&str| *source == "berth" || source.starts_with("berth:") || source.starts_with("berth,");
             let label = mounts.lines().filter_map(root_source).find(ours)?;
             Some(Rooted { pid, label: label.to_owned() })
         })

@@ -33,8 +33,10 @@ impl Answers {
             Ok(kind) if kind == rustix::net::SocketType::SEQPACKET => {}
             _ => {
                 std::mem::forget(socket);
-                return Err(CommandError::usage("`berth step` is for Slurm's tasks: descriptor 3 is no socket of theirs")
-                    .with_hint("`srun --container-image=IMAGE COMMAND` calls it"));
+                return Err(CommandError::usage(
+                    "`berth step` is for Slurm's tasks: descriptor 3 is no socket of theirs",
+                )
+                .with_hint("`srun --container-image=IMAGE COMMAND` calls it"));
             }
         }
         rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)

@@ -57,7 +57,9 @@ impl Arguments {
                 "--tasks" => arguments.tasks = number()?,
                 "--lease" => arguments.lease = Some(number()?),
                 "--containers" => arguments.containers = Some(PathBuf::from(value)),
-                "--quota" => arguments.quota = Some(value.parse().map_err(|_| format!("{key}: not a number: {value}"))?),
+                "--quota" => {
+                    arguments.quota = Some(value.parse().map_err(|_| format!("{key}: not a number: {value}"))?)
+                }
                 "--script" => arguments.script = Some(PathBuf::from(value)),
                 "--default-entrypoint" => arguments.default_entrypoint = true,
                 "--default-no-home" => arguments.default_no_home = true,

@@ -39,9 +39,13 @@ mod tests {
     fn only_what_was_the_jobs_is_over() {
         let of_job = Arguments { job: 12, ..Arguments::default() };
         let of_boot = Arguments { boot: true, ..Arguments::default() };
-        for (name, job, boot) in
-            [("job12.x", true, true), ("job123.x", false, true), ("job12", false, false), ("jobs.x", false, false), ("x", false, false)]
-        {
+        for (name, job, boot) in [
+            ("job12.x", true, true),
+            ("job123.x", false, true),
+            ("job12", false, false),
+            ("jobs.x", false, false),
+            ("x", false, false),
+        ] {
             assert_eq!((is_over(name, &of_job), is_over(name, &of_boot)), (job, boot), "{name}");
         }
     }

@@ -150,7 +150,11 @@ fn assemble(
     }
     adjust(wish, &image, &host, &mut lowered);
     let gpus = gpus(&host, context)?;
-    devices::add(&[options.devices.clone(), gpus].concat(), &context.config()?.cdi_directories(), &mut lowered.bundle.spec)?;
+    devices::add(
+        &[options.devices.clone(), gpus].concat(),
+        &context.config()?.cdi_directories(),
+        &mut lowered.bundle.spec,
+    )?;
     if wish.request.slurm {
         slurm_tools::add(&image, &mut lowered);
     }
@@ -326,7 +330,8 @@ fn size_of(directory: &Path) -> u64 {
 }
 
 fn image_text(wish: &Wish) -> Result<String, CommandError> {
-    let missing = || CommandError::failure("pyxis: error: no image: neither --container-image nor --container-conf names one");
+    let missing =
+        || CommandError::failure("pyxis: error: no image: neither --container-image nor --container-conf names one");
     let text = wish.request.image.clone().ok_or_else(missing)?;
     if wish.request.image_is_path() { options::image_of_path(&text) } else { Ok(text) }
 }
@@ -360,18 +365,18 @@ fn fetch_image(
             }
             Ok(found)
         }
-        Err(error) => {
-            Err(CommandError::failure(format!("pyxis: failed to import docker image: {asked}\n{}", error.lines().join("\n"))))
-        }
+        Err(error) => Err(CommandError::failure(format!(
+            "pyxis: failed to import docker image: {asked}\n{}",
+            error.lines().join("\n")
+        ))),
     }
 }
 
 /// The image of a container that runs, as far as a process that joins it needs it. It is in use, so it is there, or as
 /// much of it as the running process tells.
 fn running_image(pid: u32, record: Option<&Record>, text: &str, context: &Context) -> Image {
-    let stored = (!text.is_empty())
-        .then(|| fetch::image(text, PullPolicy::Never, &Default::default(), context).ok())
-        .flatten();
+    let stored =
+        (!text.is_empty()).then(|| fetch::image(text, PullPolicy::Never, &Default::default(), context).ok()).flatten();
     if let Some((image, _)) = stored {
         return image;
     }
@@ -440,9 +445,13 @@ fn has_locale(image: &Image, value: &str) -> bool {
         return true;
     }
     let plain = value.split(['@', '.']).next().unwrap_or(value);
-    ["/usr/lib/locale/locale-archive".to_owned(), format!("/usr/lib/locale/{value}"), format!("/usr/lib/locale/{plain}.utf8")]
-        .iter()
-        .any(|path| image.entry(path).is_some())
+    [
+        "/usr/lib/locale/locale-archive".to_owned(),
+        format!("/usr/lib/locale/{value}"),
+        format!("/usr/lib/locale/{plain}.utf8"),
+    ]
+    .iter()
+    .any(|path| image.entry(path).is_some())
 }
 
 /// The step's GPUs, by their CDI names: the numbers that Slurm gives them, for the kind of GPU that the node has.
@@ -457,8 +466,12 @@ fn gpus(host: &Host, context: &Context) -> Result<Vec<String>, CommandError> {
     };
     let registry = berth_container::cdi::Registry::load(&context.config()?.cdi_directories());
     let known: HashSet<String> = registry.devices().into_iter().collect();
-    let kinds: HashSet<&str> =
-        known.iter().filter_map(|name| name.split_once('=')).map(|(kind, _)| kind).filter(|kind| kind.ends_with("/gpu")).collect();
+    let kinds: HashSet<&str> = known
+        .iter()
+        .filter_map(|name| name.split_once('='))
+        .map(|(kind, _)| kind)
+        .filter(|kind| kind.ends_with("/gpu"))
+        .collect();
     let mut names: Vec<String> = Vec::new();
     for kind in kinds {
         for number in numbers.split(',') {
@@ -483,8 +496,11 @@ fn difference(host: &[(OsString, OsString)], inside: &[String]) -> (Vec<Vec<u8>>
     let set = inside.iter().filter(|entry| !same(entry)).map(|entry| entry.clone().into_bytes()).collect();
     let names: HashSet<&OsStr> =
         inside.iter().filter_map(|entry| entry.split_once('=')).map(|(name, _)| OsStr::new(name)).collect();
-    let unset =
-        host.iter().filter(|(name, _)| !names.contains(name.as_os_str())).map(|(name, _)| name.as_bytes().to_vec()).collect();
+    let unset = host
+        .iter()
+        .filter(|(name, _)| !names.contains(name.as_os_str()))
+        .map(|(name, _)| name.as_bytes().to_vec())
+        .collect();
     (set, unset)
 }
 

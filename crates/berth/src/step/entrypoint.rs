@@ -66,8 +66,9 @@ impl Entrypoint {
         command.envs(self.env.iter().filter_map(|entry| entry.split_once('=')));
         command.stdin(Stdio::null()).stdout(again()?).stderr(again()?);
         place(&mut command, OwnedFd::from(tell), 3, OwnedFd::from(wait), 4);
-        let mut child =
-            command.spawn().map_err(|e| failed(&format!("cannot run the entrypoint {}", self.words[0]), e.to_string()))?;
+        let mut child = command
+            .spawn()
+            .map_err(|e| failed(&format!("cannot run the entrypoint {}", self.words[0]), e.to_string()))?;
         // Both ends that the shell has are gone from here with the command.
         drop(command);
         let mut number = String::new();
@@ -82,8 +83,11 @@ impl Entrypoint {
             let mut error = failed("container exited too soon", code);
             let text = print(&mut output);
             if !text.is_empty() {
-                error = CommandError::failure(format!("{error}\npyxis: printing entrypoint log:\n    {}", text.join("\n    ")))
-                    .with_hint("if the image has an unusual entrypoint, try using --no-container-entrypoint");
+                error = CommandError::failure(format!(
+                    "{error}\npyxis: printing entrypoint log:\n    {}",
+                    text.join("\n    ")
+                ))
+                .with_hint("if the image has an unusual entrypoint, try using --no-container-entrypoint");
             }
             return Err(error);
         };

@@ -57,9 +57,15 @@ pub fn run(words: &[OsString]) -> Result<ExitCode, CommandError> {
         None => {
             sealed::ensure_sealed()?;
             let container = call.container.clone().filter(|text| !text.is_empty()).ok_or_else(|| {
-                CommandError::usage("oci-step: no --container: this is for Slurm's oci.conf, see the administrator's guide")
+                CommandError::usage(
+                    "oci-step: no --container: this is for Slurm's oci.conf, see the administrator's guide",
+                )
             })?;
-            if Path::new(&container).join("config.json").exists() { bundle(&call, &container) } else { image(&call, container) }
+            if Path::new(&container).join("config.json").exists() {
+                bundle(&call, &container)
+            } else {
+                image(&call, container)
+            }
         }
     }
 }
@@ -95,8 +101,11 @@ fn again(call: &Call, file: &Path) -> CommandError {
     };
     // A value may have a newline; with `CreateEnvFile=newline` the file could not be read for sure.
     if !content.contains(&0) {
-        return CommandError::failure(format!("{}: not an environment file that ends its entries with NUL", file.display()))
-            .with_hint("oci.conf needs the line `CreateEnvFile=null`");
+        return CommandError::failure(format!(
+            "{}: not an environment file that ends its entries with NUL",
+            file.display()
+        ))
+        .with_hint("oci.conf needs the line `CreateEnvFile=null`");
     }
     let entries: Vec<&[u8]> = content.split(|&byte| byte == 0).filter(|entry| !entry.is_empty()).collect();
     let value = |name: &str| entries.iter().find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
@@ -105,8 +114,11 @@ fn again(call: &Call, file: &Path) -> CommandError {
             .with_hint("oci.conf's EnvExclude must not match SLURM_CONTAINER");
     };
     let Some(command) = value(argv::VARIABLE).and_then(argv::decode) else {
-        return CommandError::failure(format!("Slurm did not say which command this step wants: {} is not set", argv::VARIABLE))
-            .with_hint("berth's plugin sets it: plugstack.conf must have `required …/spank_berth.so` on this node");
+        return CommandError::failure(format!(
+            "Slurm did not say which command this step wants: {} is not set",
+            argv::VARIABLE
+        ))
+        .with_hint("berth's plugin sets it: plugstack.conf must have `required …/spank_berth.so` on this node");
     };
     let mut words: Vec<Vec<u8>> = vec![
         b"berth".to_vec(),
@@ -146,8 +158,7 @@ fn image(call: &Call, text: String) -> Result<ExitCode, CommandError> {
     request.image = Some(text);
     request.name = None;
     let script = (call.step == BATCH_STEP).then(|| call.command.first().map(PathBuf::from)).flatten();
-    let arguments =
-        Arguments { request, job: call.job, step: call.step, tasks: 1, script, ..Arguments::default() };
+    let arguments = Arguments { request, job: call.job, step: call.step, tasks: 1, script, ..Arguments::default() };
     let context = Context::new(Global { quiet: true, ..Global::default() });
     container::become_command(&arguments, &call.command, &context)
 }
@@ -155,7 +166,9 @@ fn image(call: &Call, text: String) -> Result<ExitCode, CommandError> {
 /// As a runtime would, with the command and environment of the step.
 fn bundle(call: &Call, path: &str) -> Result<ExitCode, CommandError> {
     let words = call.command.iter().map(|word| {
-        word.clone().into_string().map_err(|word| CommandError::usage(format!("`{}` is not valid UTF-8", word.display())))
+        word.clone()
+            .into_string()
+            .map_err(|word| CommandError::usage(format!("`{}` is not valid UTF-8", word.display())))
     });
     let words: Vec<String> = words.collect::<Result<_, _>>()?;
     let host: Vec<(OsString, OsString)> = std::env::vars_os().collect();
@@ -227,14 +240,17 @@ mod tests {
 
     #[test]
     fn the_bundles_path_wins_and_the_jobs_number_stays() {
-        let host = [("PATH", "/host"), ("SLURM_JOB_ID", "7"), ("A", "1")].map(|(name, value)| (name.into(), value.into()));
+        let host =
+            [("PATH", "/host"), ("SLURM_JOB_ID", "7"), ("A", "1")].map(|(name, value)| (name.into(), value.into()));
         let bundle = ["PATH=/bundle", "SLURM_JOB_ID=999", "B=2"].map(str::to_owned);
         assert_eq!(compose(&host, &bundle), ["SLURM_JOB_ID=7", "A=1", "PATH=/bundle", "B=2"]);
     }
 
     #[test]
     fn the_line_is_taken_apart() {
-        let call = parse(&["--job=4", "--step=0", "--task=-1", "--container=x", "--", "ls", "--", "-l"].map(Into::into)).unwrap();
+        let call =
+            parse(&["--job=4", "--step=0", "--task=-1", "--container=x", "--", "ls", "--", "-l"].map(Into::into))
+                .unwrap();
         assert_eq!((call.job, call.container.as_deref(), call.task.as_str()), (4, Some("x"), "-1"));
         assert_eq!(call.command, ["ls", "--", "-l"]);
         assert!(parse(&["--root=/x".into()]).is_err());

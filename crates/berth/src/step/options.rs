@@ -125,7 +125,8 @@ pub fn volume_text(source: &str, target: &Path, flags: &str) -> String {
 /// For files that are no image, and for those of enroot and pyxis, which this version does not read.
 pub fn image_of_path(path: &str) -> Result<String, CommandError> {
     let metadata = std::fs::metadata(path).map_err(|e| {
-        CommandError::io("open the image", path, e).with_hint("a name of a registry's image does not start with `.` or `/`")
+        CommandError::io("open the image", path, e)
+            .with_hint("a name of a registry's image does not start with `.` or `/`")
     })?;
     if metadata.is_dir() {
         let has = |name: &str| Path::new(path).join(name).exists();
@@ -143,8 +144,10 @@ pub fn image_of_path(path: &str) -> Result<String, CommandError> {
         .map_err(|e| CommandError::io("open the image", path, e))?;
     let is_tar = start.get(257..262) == Some(b"ustar".as_slice());
     if start.starts_with(b"hsqs") || start.get(1024..1028) == Some([0xe2, 0xe1, 0xf5, 0xe0].as_slice()) {
-        return Err(CommandError::failure(format!("{path} is an image in one file, which this version of berth cannot start"))
-            .with_hint("name the image by its registry: berth keeps it in its store, and no node unpacks it again"));
+        return Err(CommandError::failure(format!(
+            "{path} is an image in one file, which this version of berth cannot start"
+        ))
+        .with_hint("name the image by its registry: berth keeps it in its store, and no node unpacks it again"));
     }
     if is_tar || start.starts_with(&[0x1f, 0x8b]) {
         let is_layout = start.windows(10).any(|bytes| bytes == b"oci-layout");

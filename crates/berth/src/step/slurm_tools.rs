@@ -22,21 +22,29 @@ const BIN: &str = "/run/berth/bin";
 
 /// The commands, of those that the node has.
 const COMMANDS: [&str; 16] = [
-    "sacct", "sacctmgr", "salloc", "sattach", "sbatch", "sbcast", "scancel", "scontrol", "sdiag", "sinfo", "sprio", "squeue",
-    "sreport", "srun", "sshare", "sstat",
+    "sacct", "sacctmgr", "salloc", "sattach", "sbatch", "sbcast", "scancel", "scontrol", "sdiag", "sinfo", "sprio",
+    "squeue", "sreport", "srun", "sshare", "sstat",
 ];
 
 /// Where programs, libraries and Slurm's plugins are, on the systems that clusters run.
 const PROGRAMS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/opt/slurm/bin", "/usr/local/slurm/bin"];
-const LOADERS: [&str; 3] =
-    ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1", "/lib64/ld64.so.2"];
+const LOADERS: [&str; 3] = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1", "/lib64/ld64.so.2"];
 const LIBRARIES: [&str; 7] = [
-    "/usr/lib/x86_64-linux-gnu", "/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/lib/aarch64-linux-gnu",
-    "/usr/lib64", "/lib64", "/usr/local/lib",
+    "/usr/lib/x86_64-linux-gnu",
+    "/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/lib64",
+    "/usr/local/lib",
 ];
 const PLUGINS: [&str; 6] = [
-    "/usr/lib/x86_64-linux-gnu/slurm-wlm", "/usr/lib/aarch64-linux-gnu/slurm-wlm", "/usr/lib64/slurm", "/usr/lib/slurm",
-    "/usr/local/lib/slurm", "/opt/slurm/lib/slurm",
+    "/usr/lib/x86_64-linux-gnu/slurm-wlm",
+    "/usr/lib/aarch64-linux-gnu/slurm-wlm",
+    "/usr/lib64/slurm",
+    "/usr/lib/slurm",
+    "/usr/local/lib/slurm",
+    "/opt/slurm/lib/slurm",
 ];
 /// What the commands read and talk to.
 const NEEDED: [&str; 4] = ["/etc/slurm", "/etc/slurm-llnl", "/run/munge", "/run/slurm"];
@@ -45,7 +53,8 @@ const NEEDED: [&str; 4] = ["/etc/slurm", "/etc/slurm-llnl", "/run/munge", "/run/
 pub fn mounts(mounts: &mut Vec<String>) {
     let mut show = |path: &Path| mounts.push(volume_text(&path.display().to_string(), path, "ro"));
     let conf = std::env::var_os("SLURM_CONF").map(PathBuf::from);
-    let conf_directory = conf.as_deref().and_then(Path::parent).filter(|path| !NEEDED.iter().any(|n| Path::new(n) == *path));
+    let conf_directory =
+        conf.as_deref().and_then(Path::parent).filter(|path| !NEEDED.iter().any(|n| Path::new(n) == *path));
     for path in NEEDED.iter().chain(&PLUGINS).map(Path::new).chain(conf_directory) {
         if path.is_dir() {
             show(path);
@@ -97,11 +106,7 @@ pub fn add(image: &Image, lowered: &mut Lowered) {
             libraries.join(":"),
             program.display()
         );
-        generated.push(GeneratedFile {
-            path: Path::new(BIN).join(command),
-            mode: 0o755,
-            content: script.into_bytes(),
-        });
+        generated.push(GeneratedFile { path: Path::new(BIN).join(command), mode: 0o755, content: script.into_bytes() });
     }
     add_account(generated);
     if let Some(process) = &mut lowered.bundle.spec.process {

@@ -14,7 +14,7 @@ use testbed::slurm::registries;
 use crate::world::BUNDLE;
 use crate::world::Step;
 
-on_each_release!("images":
+on_each_release!("container" with registry:
     an_image_and_a_bundle_are_run_by_the_same_option,
     what_a_person_writes_meets_no_shell,
     signals_and_time_limits_reach_the_program,
@@ -87,8 +87,20 @@ fn an_image_and_a_bundle_are_run_by_the_same_option(release: Release) {
 
 fn what_a_person_writes_meets_no_shell(release: Release) {
     let world = World::new(release);
-    let arguments =
-        ["two words", "it's", "\"double\"", "$HOME", "`id`", "a;b", "", "back\\slash", "new\nline", "ü", "%b %j", "100%"];
+    let arguments = [
+        "two words",
+        "it's",
+        "\"double\"",
+        "$HOME",
+        "`id`",
+        "a;b",
+        "",
+        "back\\slash",
+        "new\nline",
+        "ü",
+        "%b %j",
+        "100%",
+    ];
     let expected: String = arguments.iter().map(|argument| format!("[{argument}]\n")).collect();
     for container in [IMAGE, BUNDLE] {
         let said = world.srun(container, &[], &[&["printf", "[%s]\\n"], &arguments[..]].concat());
@@ -167,7 +179,8 @@ fn batch_scripts_and_terminals_are_in_the_container(release: Release) {
     let world = World::new(release);
     for (container, host) in [(IMAGE, "n1"), (BUNDLE, "in-a-bundle")] {
         let options = ["--container", container, "-o", "/home/tuser1/said"];
-        let job = world.cluster.batch("tuser1", &options, "#!/bin/sh\nhostname\necho \"$1\" $SLURM_JOB_ID >&2\nexit 7\n");
+        let job =
+            world.cluster.batch("tuser1", &options, "#!/bin/sh\nhostname\necho \"$1\" $SLURM_JOB_ID >&2\nexit 7\n");
         assert!(world.cluster.job(&job.id).contains("ExitCode=7:0"), "{}", world.cluster.job(&job.id));
         let said = world.user().run(&["cat", "said"]).ok();
         assert_eq!(said, format!("{host}\n {}\n", job.id));
