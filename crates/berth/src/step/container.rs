@@ -117,7 +117,7 @@ fn prepare_for(arguments: &Arguments, command: &[OsString], context: &Context) -
         Found::Running { .. } => {
             context.explain(|| "pyxis: reusing existing container namespaces".to_owned());
             if request.mounts.is_some() {
-                eprintln!("pyxis: ignoring --container-mounts: the container is running already");
+                eprintln!("pyxis: ignoring --container-mounts when attaching to a running container");
             }
         }
         Found::Fresh => {}
