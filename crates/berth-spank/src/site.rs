@@ -34,6 +34,7 @@ pub fn prepare(settings: &Settings) {
     if let Err(message) = berth(settings) {
         slurm::error(&message);
     }
+    sweep_after_boot(settings);
 }
 
 /// In slurmstepd, as root: the user's own directory on this node.
@@ -44,13 +45,25 @@ pub fn user_directory(settings: &Settings, uid: u32, gid: u32) -> std::io::Resul
     Ok(path)
 }
 
-/// Makes a directory that nobody else could have put there: the one above is root's.
+/// Makes a directory, or sees to it that the one that is there is nobody else's.
 fn make_directory(path: &Path, mode: libc::mode_t, owner: Option<(u32, u32)>) -> std::io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
     let name = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: a C string and numbers.
     if unsafe { libc::mkdir(name.as_ptr(), mode) } != 0 {
         let error = std::io::Error::last_os_error();
-        return if error.kind() == std::io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) };
+        if error.kind() != std::io::ErrorKind::AlreadyExists {
+            return Err(error);
+        }
+        let there = std::fs::symlink_metadata(path)?;
+        let wanted = owner.map_or(0, |(uid, _)| uid);
+        if !there.is_dir() || there.uid() != wanted || there.mode() & 0o022 != 0 {
+            return Err(std::io::Error::other(format!(
+                "{} is not a directory of user {wanted} that nobody else can write",
+                path.display()
+            )));
+        }
+        return Ok(());
     }
     // The umask may have taken bits away.
     // SAFETY: a C string and numbers.
@@ -68,35 +81,58 @@ fn make_directory(path: &Path, mode: libc::mode_t, owner: Option<(u32, u32)>) ->
 
 /// At the end of a job, as root: has the user's command remove what was the job's.
 pub fn clean_up(spank: &Spank, settings: &Settings) {
+    let (Some(uid), Some(job)) = (spank.number(Item::Uid), spank.number(Item::Job)) else { return };
+    let directory = settings.runtime_path.join(uid.to_string());
+    if settings.container_scope == Scope::Job && directory.is_dir() {
+        clean(settings, &directory, uid, &format!("--job={job}"), &format!("epilog: containers of job {job}"));
+    }
+}
+
+/// At the start of slurmd, as root: where the machine has been started anew since the last time, no job of before is there
+/// to end, and what was theirs goes now.
+fn sweep_after_boot(settings: &Settings) {
     if settings.container_scope != Scope::Job {
         return;
     }
-    let (Some(uid), Some(job)) = (spank.number(Item::Uid), spank.number(Item::Job)) else { return };
-    let directory = settings.runtime_path.join(uid.to_string());
-    let Ok(program) = berth(settings) else { return };
-    if !directory.is_dir() {
+    let Ok(boot) = std::fs::read_to_string("/proc/sys/kernel/random/boot_id") else { return };
+    let mark = settings.runtime_path.join(format!(".boot-{}", host_name()));
+    if std::fs::read_to_string(&mark).is_ok_and(|last| last == boot) {
         return;
     }
-    let gid = spank.number(Item::Gid).filter(|gid| *gid != 0).or_else(|| group_of(&directory));
+    for entry in std::fs::read_dir(&settings.runtime_path).into_iter().flatten().flatten() {
+        let Some(uid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        clean(settings, &entry.path(), uid, "--boot", &format!("start: containers of user {uid}"));
+    }
+    if let Err(error) = std::fs::write(&mark, boot) {
+        slurm::error(&format!("berth: cannot write {}: {error}", mark.display()));
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
+/// Has the command clean a user's directory, with the user's rights.
+fn clean(settings: &Settings, directory: &Path, uid: u32, what: &str, in_words: &str) {
+    let Ok(program) = berth(settings) else { return };
     let arguments = [
         program.as_os_str().as_bytes().to_vec(),
         b"step".to_vec(),
         b"--clean".to_vec(),
-        format!("--job={job}").into_bytes(),
+        what.as_bytes().to_vec(),
         [b"--containers=".as_slice(), directory.as_os_str().as_bytes()].concat(),
     ];
     let arguments: Vec<CString> = arguments.into_iter().filter_map(|word| CString::new(word).ok()).collect();
     let environment = [c"PATH=/usr/bin:/bin:/usr/sbin:/sbin".to_owned()];
-    let identity = gid.map(|gid| (uid, gid));
-    match crate::step::run(&arguments, &environment, None, identity) {
+    let Some(gid) = group_of(directory) else { return };
+    match crate::step::run(&arguments, &environment, None, Some((uid, gid))) {
         Ok(0) => {}
-        Ok(code) => {
-            slurm::error(&format!("berth: epilog: containers of job {job} were not removed (exit code {code})"))
-        }
-        Err(error) => slurm::error(&format!("berth: epilog: cannot call {}: {error}", program.display())),
+        Ok(code) => slurm::error(&format!("berth: {in_words} were not removed (exit code {code})")),
+        Err(error) => slurm::error(&format!("berth: cannot call {}: {error}", program.display())),
     }
 }
 
+/// The group that slurmstepd gave the directory.
 fn group_of(path: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
     std::fs::symlink_metadata(path).ok().map(|metadata| metadata.gid())

@@ -46,6 +46,7 @@ macro_rules! on_each_release {
     };
 }
 
+mod container;
 mod create;
 mod plugin;
 mod run;
@@ -88,7 +89,12 @@ fn prepare() -> io::Result<Prepared<Run>> {
 }
 
 fn main() -> ExitCode {
-    let chapters = [&[run::CHAPTERS, create::CHAPTERS, site::CHAPTERS][..], &plugin::CHAPTERS[..]].concat().concat();
+    let mut chapters = Vec::new();
+    chapters.extend(run::CHAPTERS);
+    chapters.extend(create::CHAPTERS);
+    chapters.extend(site::CHAPTERS);
+    chapters.extend(container::CHAPTERS);
+    chapters.extend(plugin::CHAPTERS.concat());
     // Most of a test's time is Slurm's, which waits for seconds before it kills, and for half a minute before it looks at
     // time limits.
     harness::main_with(2 * harness::default_threads(), &chapters, prepare)

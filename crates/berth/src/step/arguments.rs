@@ -36,6 +36,8 @@ pub struct Arguments {
     pub interactive: bool,
     /// Remove what was the job's.
     pub clean: bool,
+    /// Remove what was any job's: the machine has been started anew.
+    pub boot: bool,
 }
 
 /// Slurm's numbers of steps that have a name instead.
@@ -65,6 +67,7 @@ impl Arguments {
                 "--comment" => arguments.comment = true,
                 "--interactive" => arguments.interactive = true,
                 "--clean" => arguments.clean = true,
+                "--boot" => arguments.boot = true,
                 _ => arguments.request.set_argument(text)?,
             }
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use berth_container::launch::{self, Plan};
 use berth_container::oci::{Mount, Process};
-use berth_container::state::{self, Container, Containers, Lock, Record, check_name};
+use berth_container::state::{self, Container, Containers, Lock, Record};
 use berth_image::store::{Lease, mount_mark};
 use berth_slurm::answer::Way;
 use berth_slurm::request::NameFlag;
@@ -227,19 +227,29 @@ fn plan(arguments: &Arguments, mut label: String, image: &Image, lowered: &Lower
 /// The directory of this node's named containers. It may be on a file system that nodes share.
 fn containers(arguments: &Arguments, context: &Context) -> Result<Containers, CommandError> {
     match &arguments.containers {
-        Some(directory) => {
-            let node = std::env::var("SLURMD_NODENAME").ok().filter(|name| check_name(name).is_ok());
-            let node = node.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
-            Ok(Containers::at(directory.join(node).join("containers")))
-        }
+        Some(directory) => Ok(Containers::at(directory.join(node_name()).join("containers"))),
         None => context.containers(),
     }
 }
 
+/// What this node's part of a directory is called. It is the machine's name, not Slurm's: the end of a job and the start of
+/// a machine must find it too.
+pub fn node_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// A container of a job is told from others' by the job's number, which stays when the job is queued again.
 fn scoped(arguments: &Arguments, name: &str) -> String {
-    if arguments.job_scope { format!("{}_{name}", arguments.job) } else { name.to_owned() }
+    if arguments.job_scope { format!("{}{name}", job_prefix(arguments.job)) } else { name.to_owned() }
 }
+
+/// What the names of a job's containers begin with.
+pub fn job_prefix(job: u32) -> String {
+    format!("{JOB}{job}.")
+}
+
+/// What the names of all jobs' containers begin with, before the job's number.
+pub const JOB: &str = "job";
 
 fn find(containers: &Containers, name: &str, flag: NameFlag, has_image: bool) -> Result<Found, CommandError> {
     containers.sweep();

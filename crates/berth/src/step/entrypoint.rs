@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -153,6 +153,5 @@ impl Started {
         if let Some(cwd) = self.cwd.map(OsString::from) {
             way.cwd = cwd.as_bytes().to_vec();
         }
-        let _ = OsString::from_vec(Vec::new());
     }
 }
