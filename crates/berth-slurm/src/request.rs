@@ -114,6 +114,21 @@ impl Request {
         Ok(())
     }
 
+    /// Takes an option back, and its opposite with it.
+    pub fn clear(&mut self, option: Name) {
+        match option {
+            Name::MountHome | Name::NoMountHome => self.mount_home = None,
+            Name::RemapRoot | Name::NoRemapRoot => self.remap_root = None,
+            Name::Entrypoint | Name::NoEntrypoint => self.entrypoint = None,
+            Name::Writable | Name::Readonly => self.writable = None,
+            other => {
+                if let Some(place) = self.place(other) {
+                    *place = None;
+                }
+            }
+        }
+    }
+
     /// Where the value of an option with one is kept.
     fn place(&mut self, option: Name) -> Option<&mut Option<String>> {
         Some(match option {

@@ -12,11 +12,12 @@ mod names;
 mod registry;
 mod rights;
 mod seeds;
+mod site;
 mod submit;
 mod world;
 
 /// All tests of the plugin.
-pub const CHAPTERS: [[Chapter; 3]; 11] = [
+pub const CHAPTERS: [[Chapter; 3]; 12] = [
     seeds::CHAPTERS,
     images::CHAPTERS,
     mounts::CHAPTERS,
@@ -28,4 +29,5 @@ pub const CHAPTERS: [[Chapter; 3]; 11] = [
     submit::CHAPTERS,
     jobs::CHAPTERS,
     registry::CHAPTERS,
+    site::CHAPTERS,
 ];

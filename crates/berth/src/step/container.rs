@@ -94,6 +94,12 @@ pub fn prepare(arguments: &Arguments, context: &Context) -> Result<Prepared, Com
 fn prepare_for(arguments: &Arguments, command: &[OsString], context: &Context) -> Result<Prepared, CommandError> {
     let wish = options::wish(arguments)?;
     let request = &wish.request;
+    if request.stage {
+        // What is kept unpacked is read file by file, and the node's memory keeps what is read.
+        eprintln!(
+            "berth: --container-stage says nothing here: it is for images in one file, which this version has not"
+        );
+    }
     let name = request.container_name().map(|(name, flag)| (scoped(arguments, name), flag));
     let mut found = match &name {
         None => Found::Fresh,
