@@ -52,12 +52,13 @@ extern "C" fn met(index: c_int, value: *const c_char, remote: c_int) -> c_int {
 /// Looks at all of them together, before a job is submitted or a step is started.
 pub fn check(typed: &Request) -> Outcome {
     let request = typed.with_environment(|name| std::env::var(name).ok()).map_err(|e| format!("pyxis: {e}"))?;
-    for name in typed.ignored() {
-        if !request.wants_container() {
-            slurm::say(&format!(
-                "pyxis: ignoring --{name} because neither --container-image nor --container-name is set"
+    if !request.wants_container() {
+        for name in typed.ignored() {
+            slurm::error(&format!(
+                "pyxis: ignoring {name} because neither --container-image nor --container-name is set"
             ));
         }
+        return Ok(());
     }
     crate::step::refuse(&request)
 }
