@@ -171,11 +171,15 @@ extern "C" fn slurm_spank_exit(_: *mut libc::c_void, _: c_int, _: *const *const 
 
 /// The end of a job on this node, as root.
 #[unsafe(no_mangle)]
-extern "C" fn slurm_spank_job_epilog(spank: *mut libc::c_void, _: c_int, _: *const *const c_char) -> c_int {
-    guarded(|state| {
-        // SAFETY: Slurm's handle.
-        let spank = unsafe { Spank::new(spank) };
-        site::clean_up(&spank, &state.settings);
+extern "C" fn slurm_spank_job_epilog(spank: *mut libc::c_void, count: c_int, words: *const *const c_char) -> c_int {
+    guarded(|_| {
+        // SAFETY: Slurm passes its handle and as many strings as it says. It has not called `init` in this program.
+        let (spank, words) = unsafe { (Spank::new(spank), slurm::strings(count, words)) };
+        let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        match Settings::parse(words.iter().map(String::as_str)) {
+            Ok(settings) => site::clean_up(&spank, &settings),
+            Err(error) => slurm::error(&format!("pyxis: {error}")),
+        }
         // A failure would take the node out of service.
         Ok(())
     })

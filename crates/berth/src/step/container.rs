@@ -118,10 +118,15 @@ fn prepare_for(arguments: &Arguments, command: &[OsString], context: &Context) -
         check_quota(arguments)?;
         found = create(&containers(arguments, context)?, name, &image)?;
     }
+    let tell = |text: &str| {
+        if request.verbose {
+            eprintln!("pyxis: {text}");
+        }
+    };
     match &found {
-        Found::Stopped(_) => context.explain(|| "pyxis: reusing existing container filesystem".to_owned()),
+        Found::Stopped(_) => tell("reusing existing container filesystem"),
         Found::Running { .. } => {
-            context.explain(|| "pyxis: reusing existing container namespaces".to_owned());
+            tell("reusing existing container namespaces");
             if request.mounts.is_some() {
                 eprintln!("pyxis: ignoring --container-mounts when attaching to a running container");
             }
