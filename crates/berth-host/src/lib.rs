@@ -1,0 +1,3 @@
+//! The host that containers run on: what an administrator prepares, checks and mends.
+
+pub mod subid;

@@ -1,0 +1,1 @@
+//! Subordinate ids of a whole site.
