@@ -90,7 +90,7 @@ macro_rules! verbs {
 
 /// All verbs, in the order of the help.
 pub static VERBS: &[Verb] =
-    verbs![run, shell, exec, ps, stop, kill, rm, pull, images, inspect, rmi, gc, verify, info, version];
+    verbs![run, shell, exec, ps, stop, kill, rm, pull, images, inspect, rmi, gc, verify, info, doctor, setup, version];
 
 /// A line that was understood.
 #[derive(Debug)]

@@ -242,6 +242,22 @@ pub fn reference_hint(text: &str) -> Option<String> {
     }
 }
 
+impl From<berth_host::setup::Error> for CommandError {
+    fn from(error: berth_host::setup::Error) -> CommandError {
+        use berth_host::setup::Error;
+        let hint = match &error {
+            Error::Changed(_) => Some("what somebody else wrote is kept: put it aside, then undo again".to_owned()),
+            Error::Write { source, .. } | Error::Journal { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Some("files of the system are written by root: sudo berth setup …".to_owned())
+            }
+            _ => None,
+        };
+        CommandError::from_error(Kind::Failure, &error).with_hint_if(hint)
+    }
+}
+
 impl From<clap::Error> for CommandError {
     /// Only for errors; help and version are not (see `cli::print_if_help`).
     fn from(error: clap::Error) -> CommandError {

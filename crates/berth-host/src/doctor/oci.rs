@@ -1,0 +1,52 @@
+//! oci.conf, by the rules of the release that reads it.
+
+use super::Finding;
+use super::Fix;
+use super::Host;
+use super::Notes;
+use super::Role;
+use crate::slurm::oci;
+
+/// Checks the file.
+pub fn check(host: &Host, notes: &mut Notes) {
+    let Some(site) = host.slurm() else { return };
+    let path = site.file("oci.conf");
+    let Ok(text) = host.read(&path) else {
+        if host.role == Role::Login || host.program("slurmd").is_none() {
+            notes.fine("no oci.conf: only nodes need one");
+            return;
+        }
+        notes
+            .fault("oci-missing", format!("there is no {path}"))
+            .breaks("srun --container: Slurm runs the command on the host, with no container and no word about it")
+            .mend("berth setup slurm --write");
+        return;
+    };
+    for fault in oci::check(&text, site.version) {
+        let finding: &mut Finding =
+            if fault.serious { notes.fault(fault.kind, fault.what) } else { notes.advice(fault.kind, fault.what) };
+        finding.breaks(fault.breaks).mend("berth setup slurm --write    # replaces oci.conf; --undo brings it back");
+    }
+    for program in oci::programs(&text) {
+        if host.program(&program).is_none() {
+            notes
+                .fault("oci-runtime", format!("oci.conf calls {program}, which is not there or cannot be executed"))
+                .breaks("every step with --container")
+                .mend(if program.ends_with("berth-runtime") {
+                    "ln -s berth /usr/bin/berth-runtime".to_owned()
+                } else {
+                    format!("apt-get install {program}    # or: berth setup slurm --write")
+                });
+        }
+    }
+    if let Some(who) = host.changed_by(&path) {
+        notes
+            .fault("oci-open", format!("{path} can be changed by {who}"))
+            .breaks("its lines are run by root's shell: who can change them is root on the nodes")
+            .mend(format!("chown root:root {path} && chmod 0644 {path}"))
+            .fix(Fix::Mode { path: path.clone(), mode: 0o644 });
+    }
+    if notes.findings.is_empty() {
+        notes.fine(format!("{path} fits Slurm {}", site.version));
+    }
+}
