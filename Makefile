@@ -21,13 +21,13 @@ lint: ## Check format and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-# The binaries come first: the end-to-end tests drive them, and `cargo test` alone does not build them all.
+# The binaries and Slurm's plugin come first: the end-to-end tests drive them, and `cargo test` alone does not build them all.
 unit: ## Run the tests of the crates
-	$(CARGO) build --workspace --bins --locked
+	$(CARGO) build --workspace --locked
 	$(CARGO) test --workspace --exclude testbed --locked
 
 e2e: ## Run the end-to-end tests (needs `make unit` or `cargo build` first); ONLY=word runs some
-	$(CARGO) build --workspace --bins --locked
+	$(CARGO) build --workspace --locked
 	$(CARGO) test --package testbed --locked -- $(ONLY)
 
 # As root: installs what the tests need. As an ordinary user: says what is missing; the tests that need it are skipped,

@@ -83,6 +83,16 @@ pub fn berth_program(testbed: &str) -> io::Result<PathBuf> {
     Err(io::Error::other(format!("no {} (cargo build -p berth makes it)", path.display())))
 }
 
+/// The plugin that is tested: `BERTH_SPANK`, or `libspank_berth.so` beside the `testbed` command.
+pub fn spank_plugin(testbed: &str) -> io::Result<PathBuf> {
+    let beside = || Path::new(testbed).with_file_name("libspank_berth.so");
+    let path = env::var_os("BERTH_SPANK").map_or_else(beside, PathBuf::from);
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(io::Error::other(format!("no {} (cargo build -p berth-spank makes it)", path.display())))
+}
+
 fn fill_storage(layout: &Layout, storage: &Path) -> io::Result<()> {
     let mark = storage.join("filled");
     let index = fs::read(layout.dir().join("index.json"))?;

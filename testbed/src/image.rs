@@ -285,11 +285,16 @@ impl Layout {
 
     /// Pushes the image under `tag` to a registry on loopback that speaks plain HTTP, as `name:tag` and `name:latest`.
     pub fn push(&self, tag: &str, registry: SocketAddr, name: &str) -> io::Result<Descriptor> {
+        self.push_as(tag, registry, name, &[tag, "latest"])
+    }
+
+    /// The same with tags of the caller's choice.
+    pub fn push_as(&self, tag: &str, registry: SocketAddr, name: &str, tags: &[&str]) -> io::Result<Descriptor> {
         let manifest = self.find(tag)?;
         for part in self.parts(&manifest)? {
             self.push_blob(registry, name, &part)?;
         }
-        for tag in [tag, "latest"] {
+        for tag in tags {
             self.push_manifest(registry, name, tag, &manifest)?;
         }
         Ok(manifest)

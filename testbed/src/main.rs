@@ -6,6 +6,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use testbed::fixture;
 use testbed::recipes;
 use testbed::recipes::Images;
 use testbed::recipes::Recipe;
@@ -20,7 +21,7 @@ use testbed::tree::Tree;
 const USAGE: &str = "\
 usage: testbed tree [--namespace] DIR          list a folder, as JSON
        testbed layers LAYER...                 list layers (lowest first) as the kernel merges them, as JSON
-       testbed image NAME...                   make images: small distroless odd debian python medium large
+       testbed image NAME...                   make images: small distroless odd framework debian mpi python medium large
        testbed push NAME LOOPBACK:PORT         push one of them to a registry
        testbed registry STORAGE                serve a folder on a free port until killed; prints the address
        testbed demo BERTH                      show what berth does with a real image
@@ -97,15 +98,32 @@ fn print(tree: &Tree) -> io::Result<()> {
     Ok(())
 }
 
-/// A cluster for people: with the programs beside this one, and berth as Slurm's runtime.
+/// A cluster of four nodes for people: with the programs beside this one, berth as Slurm's runtime, the plugin where it was
+/// built, and a registry by the names of public ones.
 fn slurm(release: &str, command: &[&str]) -> io::Result<()> {
     let release = Release::named(release).ok_or_else(|| io::Error::other(USAGE))?;
     if let Some((_, error)) = slurm::root::ensure(&[release]).pop() {
         return Err(error);
     }
-    let programs = std::env::current_exe()?.with_file_name("");
-    let options = slurm::Options::default().file("oci.conf", slurm::oci::run(release));
-    let cluster = Cluster::with(&programs, release, &options)?;
+    let own = std::env::current_exe()?;
+    let programs = fixture::shared_dir("berth-slurm-bin-")?;
+    let programs = programs.path();
+    std::os::unix::fs::symlink(&own, programs.join("testbed"))?;
+    let own = own.to_string_lossy();
+    std::os::unix::fs::symlink(fixture::berth_program(&own)?, programs.join("berth"))?;
+    let mut options = slurm::Options { nodes: 4, ..slurm::Options::default() };
+    options = options.file("oci.conf", slurm::oci::run(release));
+    match fixture::spank_plugin(&own) {
+        Ok(plugin) => {
+            std::os::unix::fs::symlink(plugin, programs.join("spank_berth.so"))?;
+            options = options.plugin("");
+        }
+        Err(error) => eprintln!("testbed: without the plugin: {error}"),
+    }
+    slurm::registries::certificate(programs)?;
+    let storage = slurm::registries::storage()?;
+    let cluster = Cluster::with(programs, release, &options)?;
+    let _registry = slurm::registries::start(&cluster, programs, &storage, slurm::registries::Kind::Public)?;
     let command = if command.is_empty() { &["bash", "-i"] } else { command };
     cluster.as_user("tuser1").command(command).status()?;
     Ok(())

@@ -89,6 +89,10 @@ pub enum Recipe {
     Configured,
     /// Whatever a layer may hold: see [`crate::odd`].
     Odd,
+    /// The small image as vendors of frameworks make theirs: an entry point, a working directory, variables.
+    Framework,
+    /// Debian's OpenMPI, with Python to write programs in.
+    Mpi,
     /// The lowest layer of the medium image.
     Debian,
     /// The demo's: Debian with Python, three layers.
@@ -107,6 +111,8 @@ impl Recipe {
             Recipe::Distroless => "distroless",
             Recipe::Configured => "configured",
             Recipe::Odd => "odd",
+            Recipe::Framework => "framework",
+            Recipe::Mpi => "mpi",
             Recipe::Debian => "debian",
             Recipe::Python => "python",
             Recipe::Medium => "medium",
@@ -117,7 +123,7 @@ impl Recipe {
     /// The recipe of that name.
     pub fn named(name: &str) -> Option<Recipe> {
         use Recipe::*;
-        [Small, Distroless, Configured, Odd, Debian, Python, Medium, Large]
+        [Small, Distroless, Configured, Odd, Framework, Mpi, Debian, Python, Medium, Large]
             .into_iter()
             .find(|recipe| recipe.name() == name)
     }
@@ -181,6 +187,27 @@ impl Images {
                 layout.image("distroless", &[layer], &json!({"Entrypoint": ["/busybox", "echo"], "Cmd": ["alone"]}))?;
             }
             Recipe::Odd => odd::make(layout)?,
+            Recipe::Framework => {
+                let busybox = self.busybox()?;
+                let layers = [
+                    layout.layer(GZIP, |tar| busybox_layer(&busybox, tar))?,
+                    layout.layer(GZIP, |tar| {
+                        for name in ["opt/", "opt/vendor/", "workspace/", "usr/", "usr/bin/"] {
+                            tar.entry(&Header::dir(name, 0o755))?;
+                        }
+                        for (name, content) in FRAMEWORK_PROGRAMS {
+                            tar.file(&Header::file(name, 0o755), content.as_bytes())?;
+                        }
+                        Ok(())
+                    })?,
+                ];
+                layout.image("framework", &layers, &framework_config())?;
+            }
+            Recipe::Mpi => {
+                let groups = [BASE, &["openmpi-bin", "python3-mpi4py"]];
+                let layers = self.system(&mut System::default(), &groups, &[])?;
+                layout.image("mpi", &layers, &json!({"Cmd": ["bash"], "Env": [PATH]}))?;
+            }
             Recipe::Debian | Recipe::Medium => {
                 let layers = self.medium()?;
                 layout.image("debian", &layers[..1], &json!({"Cmd": ["bash"], "Env": [PATH]}))?;
@@ -258,6 +285,23 @@ fn medium_config() -> Value {
         "WorkingDir": "/opt/app",
         "Labels": {"org.example.purpose": "test"},
         "StopSignal": "SIGINT",
+    })
+}
+
+/// What an entry point does (it says something, sets something, and becomes the command), and stand-ins for the programs
+/// that people start in such images.
+const FRAMEWORK_PROGRAMS: [(&str, &str); 3] = [
+    ("opt/vendor/entry.sh", "#!/bin/sh\necho \"the entry point runs $*\"\nexport FROM_ENTRY=yes\nexec \"$@\"\n"),
+    ("usr/bin/python", "#!/bin/sh\n[ \"$1\" = -c ] && echo \"$PYTORCH_VERSION\"\n"),
+    ("usr/bin/nvidia-smi", "#!/bin/sh\necho 'NVIDIA-SMI of the image'\n"),
+];
+
+fn framework_config() -> Value {
+    json!({
+        "Entrypoint": ["/opt/vendor/entry.sh"],
+        "Cmd": ["sh"],
+        "Env": [PATH, "PYTORCH_VERSION=1.11.0a0+b6df043", "FROM_IMAGE=yes", "LANG=C.UTF-8", "EDITOR=vi"],
+        "WorkingDir": "/workspace",
     })
 }
 

@@ -26,6 +26,19 @@ pub struct Options {
     pub login: Option<(String, String)>,
     /// The program, where it is not docker-registry of the path.
     pub program: Option<PathBuf>,
+    /// Where it serves, if not on a free port of this machine's loopback.
+    pub place: Option<Place>,
+}
+
+/// An address of some network.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// A process that is in that network.
+    pub process: i32,
+    /// The address and port there.
+    pub address: SocketAddr,
+    /// With TLS: the folder in which [`certificate`] has put its files.
+    pub certificate: PathBuf,
 }
 
 /// A running registry; it ends when this goes out of scope.
@@ -42,19 +55,31 @@ impl Registry {
     pub fn start(work: &Path, storage: &Path, options: &Options) -> io::Result<Registry> {
         fs::create_dir_all(work)?;
         fs::create_dir_all(storage)?;
+        if options.place.is_some() {
+            return match Registry::attempt(work, storage, options)? {
+                Some(registry) => Ok(registry),
+                None => Err(Registry::not_started(work)),
+            };
+        }
         // The port is free when asked for; should another program take it in between, the next one is tried.
         for _ in 0..5 {
             if let Some(registry) = Registry::attempt(work, storage, options)? {
                 return Ok(registry);
             }
         }
+        Err(Registry::not_started(work))
+    }
+
+    fn not_started(work: &Path) -> io::Error {
         let log = fs::read_to_string(work.join("registry.log")).unwrap_or_default();
-        Err(io::Error::other(format!("docker-registry did not start: {log}")))
+        io::Error::other(format!("docker-registry did not start: {log}"))
     }
 
     fn attempt(work: &Path, storage: &Path, options: &Options) -> io::Result<Option<Registry>> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let address = match &options.place {
+            Some(place) => place.address,
+            None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?,
+        };
         let mut config = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: false}}}}\nstorage: {{filesystem: {{rootdirectory: \
              {}}}, delete: {{enabled: true}}}}\n",
@@ -62,8 +87,11 @@ impl Registry {
         );
         config.push_str(&format!("http:\n  addr: {address}\n  secret: testbed\n"));
         if options.tls {
-            certificate(work)?;
-            let (cert, key) = (work.join("server.crt"), work.join("server.key"));
+            let dir = options.place.as_ref().map_or(work, |place| &place.certificate);
+            if options.place.is_none() {
+                certificate(work, &["IP:127.0.0.1", "DNS:localhost"])?;
+            }
+            let (cert, key) = (dir.join("server.crt"), dir.join("server.key"));
             config.push_str(&format!("  tls: {{certificate: {}, key: {}}}\n", cert.display(), key.display()));
         }
         if let Some((user, password)) = &options.login {
@@ -75,7 +103,15 @@ impl Registry {
         fs::write(work.join("registry.yml"), config)?;
         let log = work.join("registry.log");
         let output = File::create(&log)?;
-        let mut command = Command::new(options.program.as_deref().unwrap_or(Path::new("docker-registry")));
+        let program = options.program.as_deref().unwrap_or(Path::new("docker-registry"));
+        let mut command = match &options.place {
+            Some(place) => {
+                let mut command = Command::new("nsenter");
+                command.arg("-t").arg(place.process.to_string()).args(["-n", "--"]).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         command.arg("serve").arg(work.join("registry.yml")).env("OTEL_TRACES_EXPORTER", "none");
         command.stdin(std::process::Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let mut server = Guard(process::die_with_parent(&mut command).spawn()?);
@@ -84,7 +120,11 @@ impl Registry {
             if server.0.try_wait()?.is_some() {
                 return Ok(None);
             }
-            if TcpStream::connect(address).is_ok() {
+            let listens = match &options.place {
+                Some(_) => listens(server.0.id(), address),
+                None => TcpStream::connect(address).is_ok(),
+            };
+            if listens {
                 return Ok(Some(Registry { _server: server, address, log, work: work.to_owned() }));
             }
             thread::sleep(Duration::from_millis(5));
@@ -141,10 +181,22 @@ fn parse_access(line: &str) -> Option<String> {
     Some(format!("{method} {target} {status}"))
 }
 
-/// Makes an authority and a certificate for the loopback names, signed by it.
-fn certificate(dir: &Path) -> io::Result<()> {
-    let names = dir.join("names");
-    fs::write(&names, "subjectAltName=IP:127.0.0.1,DNS:localhost\n")?;
+/// Whether an IPv4 address and port is listened on in the network of a process. That network may be one that this process
+/// cannot reach, so the kernel's table is asked.
+fn listens(process: u32, address: SocketAddr) -> bool {
+    let SocketAddr::V4(address) = address else { return false };
+    let number = u32::from_ne_bytes(address.ip().octets());
+    let wanted = format!("{number:08X}:{:04X}", address.port());
+    let table = fs::read_to_string(format!("/proc/{process}/net/tcp")).unwrap_or_default();
+    table.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        matches!(words[..], [_, local, _, "0A", ..] if local == wanted)
+    })
+}
+
+/// Makes an authority (`ca.crt`) and a certificate for names (`DNS:…`, `IP:…`) that it signed (`server.crt`, `server.key`).
+pub fn certificate(dir: &Path, names: &[&str]) -> io::Result<()> {
+    fs::write(dir.join("names"), format!("subjectAltName={}\n", names.join(",")))?;
     let path = |name: &str| dir.join(name).display().to_string();
     let openssl = |args: &[&str]| process::run(Command::new("openssl").args(args)).ok();
     let ec = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout"];

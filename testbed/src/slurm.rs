@@ -17,6 +17,7 @@
 mod config;
 pub mod inside;
 pub mod oci;
+pub mod registries;
 pub mod root;
 mod session;
 mod traces;
@@ -40,15 +41,21 @@ use serde::Serialize;
 
 use crate::process;
 use crate::process::Output;
+use crate::registry::Registry;
 
 pub use session::Session;
 pub use traces::Traces;
 
-/// Names under which a test runner tells its tests where its programs are: a folder with `testbed` and `berth`.
+/// Names under which a test runner tells its tests where its programs are: a folder with `testbed` and `berth`, and maybe
+/// `spank_berth.so` and [`registries::CERTIFICATE`].
 pub const PROGRAMS: &str = "BERTH_SLURM_PROGRAMS";
 
 /// The ordinary users of every box, with their ids.
-pub const USERS: [(&str, u32); 2] = [("tuser1", 20001), ("tuser2", 20002)];
+pub const USERS: [(&str, u32); 5] =
+    [("tuser1", 20001), ("tuser2", 20002), ("tuser3", 20003), ("tuser4", 20004), ("tuser5", 20005)];
+
+/// Where a box has the plugin for `plugstack.conf`.
+pub const PLUGIN: &str = "/usr/lib/berth/spank_berth.so";
 
 /// Longest that a cluster may take until all its nodes are idle.
 const READY: Duration = Duration::from_secs(60);
@@ -109,6 +116,8 @@ pub struct Options {
     /// Whether the nodes have `/run/user/UID` for each user, as a login with systemd makes it. Compute nodes, where
     /// nobody logs in, have not even `/run/user`.
     pub run_user: bool,
+    /// Whether Slurm loads the plugin, on every host.
+    pub plugin: bool,
 }
 
 /// A folder or file of this machine in the box, read-only.
@@ -122,7 +131,14 @@ pub struct Bind {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { nodes: 1, files: Vec::new(), slurm_conf: String::new(), binds: Vec::new(), run_user: false }
+        Options {
+            nodes: 1,
+            files: Vec::new(),
+            slurm_conf: String::new(),
+            binds: Vec::new(),
+            run_user: false,
+            plugin: false,
+        }
     }
 }
 
@@ -132,6 +148,13 @@ impl Options {
     pub fn file(mut self, path: &str, content: impl Into<String>) -> Options {
         self.files.push((path.to_owned(), content.into()));
         self
+    }
+
+    /// Makes Slurm load the plugin, with what a site would write after its name.
+    #[must_use]
+    pub fn plugin(mut self, arguments: &str) -> Options {
+        self.plugin = true;
+        self.file("plugstack.conf", format!("required {PLUGIN} {arguments}\n"))
     }
 
     /// Adds a folder or file of this machine.
@@ -181,6 +204,12 @@ impl Cluster {
         let mut options = options.clone();
         for name in ["berth", "berth-runtime"] {
             options = options.bind(programs.join("berth"), Path::new("/usr/bin").join(name));
+        }
+        if options.plugin {
+            options = options.bind(programs.join("spank_berth.so"), PLUGIN);
+        }
+        if let Ok(authority) = fs::read_to_string(programs.join(registries::CERTIFICATE).join("ca.crt")) {
+            options = options.file("/etc/ssl/certs/ca-certificates.crt", authority);
         }
         let nodes = options.nodes;
         let plan = Plan { release, root, scratch: scratch.path().to_owned(), options };
@@ -249,6 +278,13 @@ impl Cluster {
     pub fn path(&self, inside: impl AsRef<Path>) -> PathBuf {
         let inside = inside.as_ref();
         Path::new("/proc").join(self.init.to_string()).join("root").join(inside.strip_prefix("/").unwrap_or(inside))
+    }
+
+    /// A registry with the images of the tests that every host of the box reaches by the names of public ones.
+    pub fn registry(&self, kind: registries::Kind) -> Registry {
+        let programs = env::var_os(PROGRAMS).unwrap_or_else(|| panic!("the test runner sets {PROGRAMS}"));
+        let storage = env::var_os(registries::STORAGE).unwrap_or_else(|| panic!("{} is not set", registries::STORAGE));
+        registries::start(self, Path::new(&programs), Path::new(&storage), kind).expect("a registry")
     }
 
     /// What the daemons wrote, for a failed assertion.

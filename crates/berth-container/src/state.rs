@@ -406,18 +406,57 @@ fn host_name() -> String {
 
 /// Own processes whose root mount has this name. What follows a comma in the mount's source is for others.
 fn rooted_in(label: &str) -> Vec<u32> {
-    let mut pids: Vec<u32> = std::fs::read_dir("/proc")
+    let is_in = |found: &Rooted| found.label.split(',').next() == Some(label);
+    rooted().into_iter().filter(is_in).map(|found| found.pid).collect()
+}
+
+/// What stands in the name of a root mount before the Slurm step that the container is of: see [`step_mark`].
+const STEP_MARK: &str = ",job=";
+
+/// The part of a root mount's name ([`crate::launch::Options::label`]) by which the containers of a Slurm step (`JOB.STEP`)
+/// are found.
+pub fn step_mark(step: &str) -> String {
+    format!("{STEP_MARK}{step}")
+}
+
+/// A process of this user's in a container of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rooted {
+    /// Its number here.
+    pub pid: u32,
+    /// The name of its root mount.
+    pub label: String,
+}
+
+impl Rooted {
+    /// The Slurm step that the container was made for, as `JOB.STEP`.
+    pub fn step(&self) -> Option<&str> {
+        self.label.split_once(STEP_MARK)?.1.split(',').next()
+    }
+
+    /// The container's name, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.label.split(',').next()?.strip_prefix("berth:")?.rsplit_once(':').map(|(name, _)| name)
+    }
+}
+
+/// All processes in containers of ours, as far as this user may see their mounts.
+pub fn rooted() -> Vec<Rooted> {
+    let mut found: Vec<Rooted> = std::fs::read_dir("/proc")
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| {
-            let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-            mounts.lines().filter_map(root_source).any(|source| source.split(',').next() == Some(label))
+        .filter_map(|pid: u32| {
+            let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?;
+            let ours =
+                |source: &&str| *source == "berth" || source.starts_with("berth:") || source.starts_with("berth,");
+            let label = mounts.lines().filter_map(root_source).find(ours)?;
+            Some(Rooted { pid, label: label.to_owned() })
         })
         .collect();
-    pids.sort_unstable();
-    pids
+    found.sort_unstable_by_key(|found| found.pid);
+    found
 }
 
 /// The source of a line of mountinfo, if that is the root mount: `ID PARENT DEV ROOT MOUNTPOINT OPTIONS… - TYPE SOURCE …`.

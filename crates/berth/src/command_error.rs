@@ -145,6 +145,14 @@ impl CommandError {
         text
     }
 
+    /// The same as lines, for who prints them with something before each. What begins with the name of a program is left
+    /// as it is.
+    pub fn lines(&self) -> Vec<String> {
+        let text = self.text();
+        let text = if self.message.starts_with("pyxis: ") { text.trim_start_matches("berth: ") } else { &text };
+        text.lines().map(str::to_owned).collect()
+    }
+
     fn json_line(&self) -> String {
         let object = serde_json::json!({
             "error": self.message,

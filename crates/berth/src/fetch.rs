@@ -182,6 +182,34 @@ pub fn image(
     options: &SourceOptions,
     context: &Context,
 ) -> Result<(Image, Option<Lease>), CommandError> {
+    image_for(text, Wish { policy, ..Wish::default() }, options, context)
+}
+
+/// How an image is wanted.
+#[derive(Default)]
+pub struct Wish<'a> {
+    /// When to fetch it.
+    pub policy: PullPolicy,
+    /// The process by whose life it is in use, where that is not this one.
+    pub holder: Option<u32>,
+    /// Called before it is fetched, if it is.
+    pub on_fetch: Option<&'a mut dyn FnMut()>,
+}
+
+impl std::fmt::Debug for Wish<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wish").field("policy", &self.policy).field("holder", &self.holder).finish_non_exhaustive()
+    }
+}
+
+/// [`image`], with more to say about it.
+pub fn image_for(
+    text: &str,
+    wish: Wish<'_>,
+    options: &SourceOptions,
+    context: &Context,
+) -> Result<(Image, Option<Lease>), CommandError> {
+    let policy = wish.policy;
     let reference = match Reference::parse(text) {
         Ok(Reference::Path { transport: Transport::Dir, path, .. }) => return Ok((directory(&path)?, None)),
         Ok(reference) => Some(reference),
@@ -200,13 +228,28 @@ pub fn image(
     let fits = |record: &ImageRecord| {
         wanted.as_ref().is_none_or(|wanted| (&record.os, &record.architecture) == (&wanted.os, &wanted.architecture))
     };
-    let known = known.filter(|(_, record)| fits(record));
+    let mut known = known.filter(|(_, record)| fits(record));
+    // The nodes of a job want it all at once: one asks the registry, and the others look again.
+    let mut fetching = None;
+    if known.is_none() && policy == PullPolicy::Missing && matches!(reference, Some(Reference::Registry(_))) {
+        fetching = store.fetching(text).ok();
+        known = find(&store, text, reference.as_ref())?.filter(|(_, record)| fits(record));
+    }
     let record = match (known, &reference) {
         (Some((_, record)), _) => record,
-        (None, Some(reference)) if policy != PullPolicy::Never => pull_reference(&store, reference, options, context)?,
+        (None, Some(reference)) if policy != PullPolicy::Never => {
+            if let Some(tell) = wish.on_fetch {
+                tell();
+            }
+            pull_reference(&store, reference, options, context)?
+        }
         _ => return Err(not_found(&store, text, reference.as_ref())),
     };
-    let lease = store.lease(&record)?;
+    drop(fetching);
+    let lease = match wish.holder {
+        Some(holder) => store.lease_for(&record, holder)?,
+        None => store.lease(&record)?,
+    };
     Ok((stored(&store, text, record)?, Some(lease)))
 }
 

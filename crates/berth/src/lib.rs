@@ -18,6 +18,7 @@ pub mod progress;
 pub mod running;
 pub mod signals;
 pub mod start;
+pub mod step;
 pub mod units;
 
 pub use command_error::{CommandError, Kind};

@@ -10,6 +10,7 @@ use std::ffi::{c_char, c_int};
 
 use berth::cli::{self, Invocation};
 use berth::commands::runtime;
+use berth::step;
 use berth::{CommandError, Context, ExitCode, Kind};
 
 /// Where the C library enters. `std` has the arguments from the C library by itself.
@@ -56,6 +57,9 @@ fn answer() -> ExitCode {
     let mut arguments: Vec<_> = std::env::args_os().collect();
     if let Some((name, arguments)) = runtime::is_asked(&arguments) {
         return runtime::main(name, arguments);
+    }
+    if step::is_asked(&arguments) {
+        return step::main(&arguments);
     }
     arguments.drain(..arguments.len().min(1));
     // Mistakes in the line itself are reported in the form that it asks for, as far as that can be told.

@@ -3,7 +3,7 @@
 //! This is the path on which every microsecond counts: with the image in the store it reads the configuration, one name,
 //! one record and a handful of small files of the host, starts no thread and touches nothing of the registry client.
 
-mod devices;
+pub mod devices;
 pub mod gather;
 pub mod named;
 mod timings;

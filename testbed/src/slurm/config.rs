@@ -2,6 +2,7 @@
 
 use super::Options;
 use super::Release;
+use super::registries;
 
 /// The network of the box: the host `ctl` is `.254`, a node has its number.
 pub const NETWORK: &str = "10.77.0";
@@ -56,5 +57,6 @@ pub fn cgroup_conf(release: Release, cgroups: bool) -> &'static str {
 /// `/etc/hosts`.
 pub fn hosts(options: &Options) -> String {
     let nodes = (1..=options.nodes).map(|number| format!("{NETWORK}.{number} n{number}\n"));
-    format!("127.0.0.1 localhost\n{NETWORK}.254 ctl\n{}", nodes.collect::<String>())
+    let registries = registries::NAMES.join(" ");
+    format!("127.0.0.1 localhost\n{NETWORK}.254 ctl {registries}\n{}", nodes.collect::<String>())
 }

@@ -32,6 +32,7 @@ use super::Plan;
 use super::READY;
 use super::USERS;
 use super::config;
+use super::registries;
 use super::session;
 
 /// Control groups of a box are called this and the number of its outer process.
@@ -295,14 +296,24 @@ fn write_files(plan: &Plan, root: &Path, cgroups: bool) -> io::Result<()> {
             run_user(&at("run"), id)?;
         }
     }
-    for dir in
-        ["root", "etc/slurm", "etc/munge", "run/munge", "var/log/slurm", "var/spool/slurmctld", "var/spool/slurmd"]
-    {
+    for dir in [
+        "root",
+        "etc/slurm",
+        "etc/munge",
+        "etc/containers",
+        "var/lib/berth",
+        "run/munge",
+        "var/log/slurm",
+        "var/spool/slurmctld",
+        "var/spool/slurmd",
+    ] {
         fs::create_dir_all(at(dir))?;
     }
-    for (path, content) in [("etc/passwd", passwd), ("etc/group", group), ("etc/hosts", config::hosts(&plan.options))] {
+    let hosts = config::hosts(&plan.options);
+    for (path, content) in [("etc/passwd", passwd), ("etc/group", group), ("etc/hosts", hosts)] {
         fs::write(at(path), content)?;
     }
+    fs::write(at("etc/containers/registries.conf"), registries::REGISTRIES_CONF)?;
     let mut key = vec![0; 128];
     io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut key)?;
     fs::write(at("etc/munge/munge.key"), key)?;
@@ -334,6 +345,7 @@ mount --bind /run/munge /mnt
 mount -t tmpfs -o mode=755 tmpfs /run && mkdir /run/munge && mount --move /mnt /run/munge
 for id in $2; do mkdir -p /run/user/$id && chown $id:$id /run/user/$id && chmod 700 /run/user/$id; done
 mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -t tmpfs -o mode=755 tmpfs /var/lib/berth
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 ip link add eth0 type veth peer name "v$1" netns 1
 ip link set lo up

@@ -70,6 +70,20 @@ RunTimeDelete=\"{runtime} delete --force %n.%u.%j.%s.%t 2>/dev/null\"
     )
 }
 
+/// The form in which `--container` takes images too: berth reads the step's environment from Slurm's file, and nothing that
+/// a person wrote is in a shell's line. 22.05 has no such form: without an `oci.conf` the plugin serves `--container` there.
+pub fn images(release: Release) -> Option<String> {
+    (release != Release::Bookworm).then(|| {
+        format!(
+            "\
+{EXCLUDES}IgnoreFileConfigJson=true
+CreateEnvFile=null
+RunTimeRun=\"exec berth oci-step --env-file=%e --job=%j --step=%s --task=%t\"
+"
+        )
+    })
+}
+
 /// What the documentation shows to begin with: a bundle, and a step in it.
 pub fn first_steps() -> &'static str {
     "\
@@ -139,6 +153,7 @@ mod tests {
             guide_run(Release::Forky),
             create_lines(runtime(Release::Forky)),
             first_steps().to_owned(),
+            images(Release::Forky).expect("a form"),
         ] {
             assert!(DOCUMENT.contains(&text), "docs/slurm-oci.md lacks\n{text}");
         }

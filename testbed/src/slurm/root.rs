@@ -20,11 +20,21 @@ use crate::process;
 use crate::recipes;
 
 /// Raised when the packages or what is done to them changes, so that old folders are not taken for new ones.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The packages of a box. What they depend on comes with them.
 const PACKAGES: &str = "base-files,bash,bsdutils,coreutils,dash,findutils,grep,hostname,iproute2,libc-bin,login,mount,munge,\
                         procps,sed,slurm-client,slurm-wlm-basic-plugins,slurmctld,slurmd,util-linux,busybox-static";
+
+/// What Slurm's plugin for PMIx loads, where its package does not depend on it. Debian builds no such plugin for 26.05:
+/// `srun --mpi=list` has `pmi2` alone there.
+fn pmix(release: Release) -> &'static str {
+    match release {
+        Release::Bookworm => ",libpmix2",
+        Release::Trixie => ",libpmix2t64",
+        Release::Forky => "",
+    }
+}
 
 /// Names the mirror of Debian that the packages come from; without it, the one that this machine's apt uses.
 const MIRROR: &str = "BERTH_DEBIAN_MIRROR";
@@ -79,7 +89,7 @@ fn unpack(release: Release, target: &Path) -> io::Result<()> {
     command.arg(format!("--setup-hook={merge}"));
     // A testing release's lists are good for days only, which is too short for a machine whose clock is not today's.
     command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"").arg("--aptopt=APT::Install-Recommends \"false\"");
-    command.arg(format!("--include={PACKAGES}")).arg(release.suite()).arg(target).arg(mirror()?);
+    command.arg(format!("--include={PACKAGES}{}", pmix(release))).arg(release.suite()).arg(target).arg(mirror()?);
     command.env("LC_ALL", "C");
     let made = process::run_with(&mut command, b"", LIMIT);
     if made.status.success() {

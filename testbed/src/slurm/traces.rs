@@ -1,6 +1,9 @@
-//! What there is on the nodes besides the cluster's own: processes, mounts, control groups, files, and the nodes' health.
+//! What there is on the nodes besides the cluster's own: processes, mounts, namespaces, control groups, files, and the
+//! nodes' health.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
 
 use super::Cluster;
 use crate::process;
@@ -9,15 +12,25 @@ use crate::process;
 const DAEMONS: [&str; 4] = ["munged", "slurmctld", "slurmd", "slurmscriptd"];
 
 /// Prints a node's traces, one a line. Slurm's own records of credentials, which come and go with every job, are none, and
-/// neither is the folder of a user's containers: what is in it is.
+/// neither are the folders of a user's containers: what is in them is.
 const LIST: &str = r#"
 cut -d' ' -f4,5,9- /proc/self/mountinfo | sed 's/^/mount /'
 find /sys/fs/cgroup -mindepth 2 -type d -printf 'cgroup %P\n' 2>/dev/null
-find /tmp /run /dev/shm /var/tmp /var/spool/slurmd -mindepth 1 \
+find /tmp /run /dev/shm /var/tmp /var/spool/slurmd /var/lib/berth -mindepth 1 \
   ! -name '*cred_state*' ! -name 'hwloc_topo*' ! -name '*.sock' ! -name 'slurmd*.pid' \
-  ! -regex '/tmp/berth-runtime-[0-9]*\(/.swept\)?' \
+  ! -regex '/tmp/berth-runtime-[0-9]*\(/.swept\)?' ! -regex '/var/lib/berth/[0-9]*' \
   -printf 'file %p of %u\n' 2>/dev/null
 "#;
+
+/// The same on the host where commands are given: files only. What is unfinished in the users' stores, which all hosts
+/// share, is told here, once.
+const LIST_OF_CONTROLLER: &str = r#"
+find /tmp /dev/shm /var/tmp -mindepth 1 ! -name 'hwloc_topo*' -printf 'file %p of %u\n' 2>/dev/null
+find /home/*/.local/share/berth/store/tmp /home/*/.local/share/berth/store/leases -mindepth 1 -printf 'file %p\n' 2>/dev/null
+"#;
+
+/// The kinds of namespaces that containers have.
+const NAMESPACES: [&str; 6] = ["user", "mnt", "pid", "ipc", "uts", "net"];
 
 /// A list of what there is; two of them can be compared.
 #[derive(Debug, Clone)]
@@ -32,10 +45,13 @@ impl Traces {
             let health = cluster.root().run(&["sinfo", "-h", "-n", &node, "-o", "state %T, reason %E"]).stdout;
             traces.insert(format!("{node}: {}", health.trim()));
         }
+        let listed = cluster.root().run(&["sh", "-c", LIST_OF_CONTROLLER]).stdout;
+        traces.extend(listed.lines().map(|line| format!("ctl: {line}")));
         let jobs = cluster.root().run(&["squeue", "-h", "-o", "job %i of %u, %T: %r"]).stdout;
         traces.extend(jobs.lines().map(str::to_owned));
         // Orphans of the box belong to its first process, so that none is missed, whatever namespaces it is in.
         for pid in process::descendants(cluster.init) {
+            traces.extend(namespaces(pid));
             let name = process::name(pid);
             let mut words = name.split(' ');
             if ![words.next(), words.next_back()].into_iter().flatten().any(|word| DAEMONS.contains(&word)) {
@@ -55,10 +71,26 @@ impl Traces {
                 .any(|line| line.starts_with("job ") || line.starts_with("process ") || line.contains("/job_"))
     }
 
+    /// Number of the namespaces that processes are in or keep.
+    pub fn namespaces(&self) -> usize {
+        self.0.iter().filter(|line| line.starts_with("namespace ")).count()
+    }
+
     /// What is here and was not there `before`, and what was there and is gone.
     pub fn since(&self, before: &Traces) -> Vec<String> {
         let new = self.0.difference(&before.0).map(|line| format!("new: {line}"));
         let gone = before.0.difference(&self.0).map(|line| format!("gone: {line}"));
         new.chain(gone).collect()
     }
+}
+
+/// The namespaces that a process is in, and those that it keeps by a descriptor.
+fn namespaces(pid: i32) -> BTreeSet<String> {
+    let of = |path: PathBuf| fs::read_link(path).ok()?.into_os_string().into_string().ok();
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let entered = NAMESPACES.iter().filter_map(|kind| of(process.join("ns").join(kind)));
+    let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    let kept = descriptors.filter_map(|entry| of(entry.path()));
+    let is_one = |link: &String| NAMESPACES.iter().any(|kind| link.starts_with(&format!("{kind}:[")));
+    entered.chain(kept.filter(is_one)).map(|link| format!("namespace {link}")).collect()
 }

@@ -1,37 +1,44 @@
-//! berth as the OCI runtime of real Slurm, of the three releases that Debian packages: the configurations of Slurm's guide
-//! to containers, word for word, and the one that berth's documentation advises.
+//! berth in real Slurm, of the three releases that Debian packages.
+//!
+//! As the OCI runtime: the configurations of Slurm's guide to containers, word for word, and the one that berth's
+//! documentation advises. As a plugin ([`plugin`]): what people type for pyxis.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::process::ExitCode;
 
 use testbed::fixture;
 use testbed::harness;
+use testbed::harness::Need;
 use testbed::harness::Prepared;
 use testbed::slurm;
 use testbed::slurm::Release;
 
-/// Lists tests that take a release: each becomes three, in a chapter for each release.
+/// Lists tests that take a release: each becomes three, in a chapter for each release. Those of the plugin, whose chapters
+/// have `with registry` behind their names, need a registry.
 macro_rules! on_each_release {
     ($chapter:literal: $($name:ident),+ $(,)?) => {
+        on_each_release!(@all $chapter, needs, $($name),+);
+    };
+    ($chapter:literal with registry: $($name:ident),+ $(,)?) => {
+        on_each_release!(@all $chapter, needs_with_registry, $($name),+);
+    };
+    (@all $chapter:literal, $needs:ident, $($name:ident),+) => {
         /// The tests of this file, by release.
         pub const CHAPTERS: [testbed::harness::Chapter; 3] = [
-            on_each_release!(@one concat!("slurm_22_05::", $chapter), Bookworm, $($name),+),
-            on_each_release!(@one concat!("slurm_24_11::", $chapter), Trixie, $($name),+),
-            on_each_release!(@one concat!("slurm_26_05::", $chapter), Forky, $($name),+),
+            on_each_release!(@one concat!("slurm_22_05::", $chapter), Bookworm, $needs, $($name),+),
+            on_each_release!(@one concat!("slurm_24_11::", $chapter), Trixie, $needs, $($name),+),
+            on_each_release!(@one concat!("slurm_26_05::", $chapter), Forky, $needs, $($name),+),
         ];
     };
-    (@one $chapter:expr, $release:ident, $($name:ident),+) => {
+    (@one $chapter:expr, $release:ident, $needs:ident, $($name:ident),+) => {
         testbed::harness::Chapter {
             name: $chapter,
             cases: &[$(testbed::harness::Case {
                 name: stringify!($name),
-                needs: &[
-                    testbed::harness::Need::Root,
-                    testbed::harness::Need::Program("mmdebstrap", "mmdebstrap"),
-                    testbed::harness::Need::Slurm(testbed::slurm::Release::$release),
-                ],
+                needs: &const { crate::$needs(testbed::slurm::Release::$release) },
                 limit: testbed::harness::LIMIT,
                 run: || $name(testbed::slurm::Release::$release),
             }),+],
@@ -39,10 +46,21 @@ macro_rules! on_each_release {
     };
 }
 
+mod container;
 mod create;
+mod plugin;
 mod run;
 mod site;
 mod world;
+
+const fn needs(release: Release) -> [Need; 3] {
+    [Need::Root, Need::Program("mmdebstrap", "mmdebstrap"), Need::Slurm(release)]
+}
+
+const fn needs_with_registry(release: Release) -> [Need; 5] {
+    let [root, program, slurm] = needs(release);
+    [root, program, slurm, harness::REGISTRY, Need::Program("openssl", "openssl")]
+}
 
 /// The programs that boxes see; removed when dropped.
 #[derive(Debug)]
@@ -50,23 +68,33 @@ struct Run {
     _programs: tempfile::TempDir,
 }
 
-/// Makes the root folders, and copies of the programs. Without a mirror of Debian the tests say what they need.
+/// Makes the root folders, the images and copies of the programs. Without a mirror of Debian the tests say what they need.
 fn prepare() -> io::Result<Prepared<Run>> {
     let testbed = env!("CARGO_BIN_EXE_testbed");
     let programs = fixture::shared_dir("berth-slurm-bin-")?;
     fs::copy(testbed, programs.path().join("testbed"))?;
     fs::copy(fixture::berth_program(testbed)?, programs.path().join("berth"))?;
+    fs::copy(fixture::spank_plugin(testbed)?, programs.path().join("spank_berth.so"))?;
+    let mut env: Vec<(&'static str, OsString)> = vec![(slurm::PROGRAMS, programs.path().into())];
     if rustix::process::getuid().is_root() && harness::found("mmdebstrap") {
         for (_, error) in slurm::root::ensure(&Release::ALL) {
             eprintln!("testbed: {error}");
         }
     }
-    let env = vec![(slurm::PROGRAMS, programs.path().into())];
+    if harness::found("docker-registry") && harness::found("openssl") {
+        slurm::registries::certificate(programs.path())?;
+        env.push((slurm::registries::STORAGE, slurm::registries::storage()?.into()));
+    }
     Ok(Prepared { env, keep: Run { _programs: programs } })
 }
 
 fn main() -> ExitCode {
-    let chapters = [run::CHAPTERS, create::CHAPTERS, site::CHAPTERS].concat();
+    let mut chapters = Vec::new();
+    chapters.extend(run::CHAPTERS);
+    chapters.extend(create::CHAPTERS);
+    chapters.extend(site::CHAPTERS);
+    chapters.extend(container::CHAPTERS);
+    chapters.extend(plugin::CHAPTERS.concat());
     // Most of a test's time is Slurm's, which waits for seconds before it kills, and for half a minute before it looks at
     // time limits.
     harness::main_with(2 * harness::default_threads(), &chapters, prepare)

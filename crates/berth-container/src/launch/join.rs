@@ -74,6 +74,24 @@ impl Target {
         Ok(Target { pid, process, namespaces })
     }
 
+    /// The kinds of namespaces in which the container differs from this process, as setns(2) takes them.
+    pub fn namespaces(&self) -> u32 {
+        self.namespaces.bits()
+    }
+
+    /// The container's process, as a descriptor.
+    pub fn into_process(self) -> OwnedFd {
+        self.process
+    }
+
+    /// Moves this process, which must have one thread, into the container, but into a mount namespace of its own there:
+    /// what it mounts, the others do not see.
+    pub fn enter_apart(&self) -> Result<()> {
+        self.enter()?;
+        super::namespaces::unshare(rustix::thread::UnshareFlags::NEWNS)
+            .map_err(|e| Error::system("make a mount namespace in the container", e))
+    }
+
     /// Runs `process` in the container: becomes it, or starts it and waits where a pid namespace or a terminal needs a
     /// parent; then returns its exit code. `observer` as in [`crate::launch::Plan::execute`].
     pub fn execute(self, process: &Process, options: &Options, observer: &mut dyn Observer) -> Result<u8> {

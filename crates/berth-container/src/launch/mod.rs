@@ -8,6 +8,7 @@ mod affinity;
 mod channel;
 mod exec;
 mod filter;
+pub mod hold;
 pub mod hooks;
 mod ids;
 pub mod join;

@@ -207,8 +207,29 @@ impl Namespaces {
         if new.is_empty() {
             return Ok(());
         }
-        unshare(new).map_err(|source| Namespaces::refused(new, source))
+        let mut outcome = unshare(new);
+        // Threads that were waited for, such as those of a fetch, may be seen by the kernel a moment longer.
+        if new.contains(UnshareFlags::NEWUSER)
+            && outcome.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL))
+            && is_alone_soon()
+        {
+            outcome = unshare(new);
+        }
+        outcome.map_err(|source| Namespaces::refused(new, source))
     }
+}
+
+/// Waits until this process has one thread, if that comes to be within a second; says whether it waited at all and so.
+fn is_alone_soon() -> bool {
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
+    let threads = || std::fs::read_dir("/proc/self/task").map_or(0, |entries| entries.count());
+    for _ in 0..1000 {
+        if threads() == 1 {
+            return true;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    false
 }
 
 fn shown(path: &CString) -> &Path {

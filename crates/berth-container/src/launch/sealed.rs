@@ -30,6 +30,13 @@ const SELF: &str = "/proc/self/exe";
 /// Seals that leave nothing to change, the seals included.
 const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::GROW).union(SealFlags::SHRINK).union(SealFlags::SEAL);
 
+/// Becomes this program again, with another line and environment. Comes back only to say why not.
+pub fn execute_self(words: &[CString], environment: &[CString]) -> io::Error {
+    let words = PointerList::new(words.iter().map(CString::as_c_str));
+    let environment = PointerList::new(environment.iter().map(CString::as_c_str));
+    sys::execve(c"/proc/self/exe", &words, &environment)
+}
+
 /// Returns if nobody in a container could write this program; else executes it again from where that is so, with the
 /// same arguments, environment and descriptors. Belongs at the very beginning, before anything is opened or started.
 ///

@@ -45,6 +45,8 @@ pub struct Birth<'a> {
     pub no_new_keyring: bool,
     /// Keep the record of a container that `run` has attended to its end.
     pub keep: bool,
+    /// Changes the configuration before it is used.
+    pub adjust: Option<&'a dyn Fn(&mut Spec)>,
     /// Who is told of limits that are not in force, and the like.
     pub warn: Warn<'a>,
 }
@@ -100,6 +102,9 @@ impl Birth<'_> {
     fn prepare(&self) -> Result<Prepared<'_>> {
         let bundle = absolute(self.bundle)?;
         let (mut spec, config) = read_config(&bundle.join(self.config))?;
+        if let Some(adjust) = self.adjust {
+            adjust(&mut spec);
+        }
         let Some(root) = &spec.root else {
             return Err(Error::bad_spec("root", "missing: there is no root file system"));
         };

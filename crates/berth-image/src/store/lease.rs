@@ -77,7 +77,13 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub(super) fn take(layout: &Layout, image: &ImageRecord, in_use: Option<InUse>) -> Result<Lease> {
+    /// `holder` is the process by whose life the image is in use, where that is not this one.
+    pub(super) fn take(
+        layout: &Layout,
+        image: &ImageRecord,
+        in_use: Option<InUse>,
+        holder: Option<u32>,
+    ) -> Result<Lease> {
         // Collection waits until the lease stands, or has finished before we look whether the layers are there.
         let lock = match layout.gc_lock(Kind::Shared) {
             Ok(lock) => Some(lock),
@@ -88,7 +94,8 @@ impl Lease {
         if in_use.unwrap_or_else(|| InUse::of(layout.root())) == InUse::Mounts {
             return Ok(Lease { lock, path: None });
         }
-        let Some(process) = Process::current() else { return Ok(Lease { lock, path: None }) };
+        let holder = holder.unwrap_or_else(std::process::id);
+        let Some(process) = Process::of(holder) else { return Ok(Lease { lock, path: None }) };
         let path = layout.leases().join(format!("{},{}", image.digest.hex(), process.name()));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         match rustix::fs::open(&path, flags, Mode::from_raw_mode(0o644)) {
@@ -150,8 +157,7 @@ struct Process {
 }
 
 impl Process {
-    fn current() -> Option<Process> {
-        let pid = std::process::id();
+    fn of(pid: u32) -> Option<Process> {
         Some(Process { host: host(), boot: boot_id()?, pid, start: start_time(pid)? })
     }
 

@@ -39,6 +39,7 @@ use std::time::SystemTime;
 pub use gc::{GcOptions, GcReport};
 pub use import::ImportOptions;
 pub use lease::{InUse, Lease, mount_mark};
+pub use lock::Lock;
 pub use record::{EntryKind, ImageRecord, KNOWN_PATHS, LayerRecord};
 pub use verify::{Finding, VerifyReport};
 
@@ -227,7 +228,19 @@ impl Store {
     /// Says that a process uses an image from now on, so that garbage collection leaves it alone. A store that cannot be
     /// written gives a lease of no effect.
     pub fn lease(&self, image: &ImageRecord) -> Result<Lease> {
-        Lease::take(self.own(), image, self.in_use)
+        Lease::take(self.own(), image, self.in_use, None)
+    }
+
+    /// The same for as long as another process of this host lives, where the caller ends before what it starts.
+    pub fn lease_for(&self, image: &ImageRecord, holder: u32) -> Result<Lease> {
+        Lease::take(self.own(), image, self.in_use, Some(holder))
+    }
+
+    /// Waits until nobody else fetches what has this name, and keeps others from it: so that of many processes on many
+    /// hosts one asks the registry, and the others find the image in the store.
+    pub fn fetching(&self, name: &str) -> Result<Lock> {
+        let digest = crate::digest::Digest::of(name.as_bytes());
+        lock::acquire(&self.own().blob_lock(&digest), lock::Kind::Exclusive)
     }
 
     /// All images, by name; those without one at the end.

@@ -99,7 +99,8 @@ fn check_image(record: &Record, image: &Image) -> Result<(), CommandError> {
     Err(CommandError::failure(reason).with_hint(format!("choose another name, or give it up with `berth rm {name}`")))
 }
 
-fn new_record(name: &str, image: &Image) -> Record {
+/// What is written down about a container that is made now.
+pub fn new_record(name: &str, image: &Image) -> Record {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Record {
         name: name.to_owned(),

@@ -31,6 +31,7 @@ fn birth<'a>(
         no_pivot: arguments.no_pivot,
         no_new_keyring: arguments.no_new_keyring,
         keep: false,
+        adjust: None,
         warn,
     }
 }

@@ -1,0 +1,63 @@
+//! The options of `srun`, `sbatch` and `salloc`.
+
+use std::ffi::{CStr, CString, c_char, c_int};
+
+use berth_slurm::options::OPTIONS;
+use berth_slurm::request::Request;
+
+use crate::slurm::{self, Spank, SpankOption};
+use crate::{Outcome, guarded};
+
+/// Adds them to the program that has loaded the plugin.
+pub fn register(spank: &Spank) -> Outcome {
+    for (index, row) in OPTIONS.iter().enumerate() {
+        let text = |text: &str| CString::new(text).unwrap_or_default().into_raw().cast_const();
+        // Slurm keeps the pointers until the program ends, so they are not taken back.
+        let option = Box::leak(Box::new(SpankOption {
+            name: text(row.name),
+            argument: row.argument.map_or(std::ptr::null(), text),
+            usage: text(&format!("[berth] {}", row.usage)),
+            has_argument: c_int::from(row.argument.is_some()),
+            value: index as c_int,
+            callback: met,
+        }));
+        if !spank.register(option) {
+            return Err(format!("berth: Slurm does not take the option --{}", row.name));
+        }
+    }
+    Ok(())
+}
+
+/// An option was met: where it was typed, and again in slurmstepd.
+extern "C" fn met(index: c_int, value: *const c_char, remote: c_int) -> c_int {
+    guarded(|state| {
+        let row = usize::try_from(index).ok().and_then(|index| OPTIONS.get(index));
+        let row = row.ok_or("berth: Slurm met an option that there is not")?;
+        // SAFETY: a C string, or none.
+        let value = (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned());
+        // Slurm hands an option that has no value the empty text, or the word "(null)".
+        let value = value.filter(|_| row.argument.is_some());
+        let outcome = state.request.set(row.option, value.as_deref()).map_err(|e| format!("pyxis: {e}"));
+        match outcome {
+            // Where nobody would read it now, it is kept for the task.
+            Err(message) if remote != 0 => {
+                state.mistake.get_or_insert(message);
+                Ok(())
+            }
+            other => other,
+        }
+    })
+}
+
+/// Looks at all of them together, before a job is submitted or a step is started.
+pub fn check(typed: &Request) -> Outcome {
+    let request = typed.with_environment(|name| std::env::var(name).ok()).map_err(|e| format!("pyxis: {e}"))?;
+    for name in typed.ignored() {
+        if !request.wants_container() {
+            slurm::say(&format!(
+                "pyxis: ignoring --{name} because neither --container-image nor --container-name is set"
+            ));
+        }
+    }
+    crate::step::refuse(&request)
+}

@@ -1,0 +1,138 @@
+//! `--container-slurm`: Slurm's commands in the container.
+//!
+//! An image has its own C library, older or newer than the node's, or another kind. So the node's commands are run with
+//! the node's own loader and libraries: the node's root is shown read-only at [`HOST`], and for each command there is a
+//! script in [`BIN`], last in the `PATH`, that calls it from there. What they need at its own place is shown there: the
+//! configuration, plugins, munge's socket.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use berth_container::bundle::GeneratedFile;
+use berth_container::{Rootfs, environment};
+
+use super::options::volume_text;
+use crate::lower::Lowered;
+use crate::lower::image::Image;
+
+/// Where the node's root is.
+const HOST: &str = "/run/berth/host";
+/// Where the scripts are.
+const BIN: &str = "/run/berth/bin";
+
+/// The commands, of those that the node has.
+const COMMANDS: [&str; 16] = [
+    "sacct", "sacctmgr", "salloc", "sattach", "sbatch", "sbcast", "scancel", "scontrol", "sdiag", "sinfo", "sprio",
+    "squeue", "sreport", "srun", "sshare", "sstat",
+];
+
+/// Where programs, libraries and Slurm's plugins are, on the systems that clusters run.
+const PROGRAMS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/opt/slurm/bin", "/usr/local/slurm/bin"];
+const LOADERS: [&str; 3] = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1", "/lib64/ld64.so.2"];
+const LIBRARIES: [&str; 7] = [
+    "/usr/lib/x86_64-linux-gnu",
+    "/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/lib64",
+    "/usr/local/lib",
+];
+const PLUGINS: [&str; 6] = [
+    "/usr/lib/x86_64-linux-gnu/slurm-wlm",
+    "/usr/lib/aarch64-linux-gnu/slurm-wlm",
+    "/usr/lib64/slurm",
+    "/usr/lib/slurm",
+    "/usr/local/lib/slurm",
+    "/opt/slurm/lib/slurm",
+];
+/// What the commands read and talk to.
+const NEEDED: [&str; 4] = ["/etc/slurm", "/etc/slurm-llnl", "/run/munge", "/run/slurm"];
+
+/// What of the node has to be seen at its own place.
+pub fn mounts(mounts: &mut Vec<String>) {
+    let mut show = |path: &Path| mounts.push(volume_text(&path.display().to_string(), path, "ro"));
+    let conf = std::env::var_os("SLURM_CONF").map(PathBuf::from);
+    let conf_directory =
+        conf.as_deref().and_then(Path::parent).filter(|path| !NEEDED.iter().any(|n| Path::new(n) == *path));
+    for path in NEEDED.iter().chain(&PLUGINS).map(Path::new).chain(conf_directory) {
+        if path.is_dir() {
+            show(path);
+        }
+    }
+    let directory = conf_directory.unwrap_or(Path::new("/etc/slurm"));
+    for plugin in spank_plugins(&directory.join("plugstack.conf"), 0) {
+        show(&plugin);
+    }
+    mounts.push(volume_text("/", Path::new(HOST), "ro"));
+}
+
+/// Plugins that commands load, as far as they are named by a path.
+fn spank_plugins(file: &Path, depth: usize) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let Ok(text) = std::fs::read_to_string(file) else { return found };
+    for line in text.lines() {
+        let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
+        match words[..] {
+            ["include", pattern, ..] if depth < 4 => {
+                // Only the usual form: a directory, and a pattern for its files.
+                let pattern = file.parent().unwrap_or(Path::new("/")).join(pattern);
+                let directory = pattern.parent().map(Path::to_owned).unwrap_or_default();
+                for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                    found.extend(spank_plugins(&entry.path(), depth + 1));
+                }
+            }
+            ["required" | "optional", path, ..] if path.starts_with('/') && Path::new(path).is_file() => {
+                found.push(PathBuf::from(path));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Adds the scripts, and the account that Slurm's configuration names.
+pub fn add(image: &Image, lowered: &mut Lowered) {
+    let _ = image;
+    let Rootfs::Overlay { generated, .. } = &mut lowered.bundle.rootfs else { return };
+    let Some(loader) = LOADERS.iter().find(|path| Path::new(path).exists()) else { return };
+    let libraries: Vec<String> =
+        LIBRARIES.iter().filter(|path| Path::new(path).is_dir()).map(|path| format!("{HOST}{path}")).collect();
+    for command in COMMANDS {
+        let found = PROGRAMS.iter().map(|directory| Path::new(directory).join(command)).find(|path| path.exists());
+        let Some(program) = found.and_then(|path| path.canonicalize().ok()) else { continue };
+        let script = format!(
+            "#!/bin/sh\nexec {HOST}{loader} --library-path {} {HOST}{} \"$@\"\n",
+            libraries.join(":"),
+            program.display()
+        );
+        generated.push(GeneratedFile { path: Path::new(BIN).join(command), mode: 0o755, content: script.into_bytes() });
+    }
+    add_account(generated);
+    if let Some(process) = &mut lowered.bundle.spec.process {
+        let path = process.env.iter_mut().find(|entry| entry.starts_with("PATH="));
+        match path {
+            Some(path) => path.push_str(&format!(":{BIN}")),
+            None => process.env.push(format!("PATH={}:{BIN}", environment::DEFAULT_PATH)),
+        }
+    }
+}
+
+/// Slurm's commands look up who Slurm runs as.
+fn add_account(generated: &mut [GeneratedFile]) {
+    let Ok(conf) = std::fs::read_to_string("/etc/slurm/slurm.conf") else { return };
+    let name = conf.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        key.trim().eq_ignore_ascii_case("SlurmUser").then(|| value.trim().split(['(', ' ']).next().unwrap_or_default())
+    });
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return };
+    let Ok(passwd) = std::fs::read_to_string("/etc/passwd") else { return };
+    let starts = format!("{name}:");
+    let Some(line) = passwd.lines().find(|line| line.starts_with(&starts)) else { return };
+    for file in generated.iter_mut().filter(|file| file.path == OsStr::new("/etc/passwd")) {
+        let text = String::from_utf8_lossy(&file.content).into_owned();
+        if !text.lines().any(|known| known.starts_with(&starts)) {
+            file.content.extend_from_slice(format!("{line}\n").as_bytes());
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `--container-image`: what names an image, and what is said of one that cannot be had.
+
+use testbed::slurm::Release;
+use testbed::slurm::registries::Kind;
+use testbed::slurm::registries::LOGIN;
+
+use super::world::Rows;
+use super::world::World;
+
+on_each_release!("plugin_images" with registry:
+    all_ways_to_name_an_image_work,
+    a_login_is_found_where_enroot_has_it,
+    what_cannot_be_had_is_told_and_leaves_nothing,
+    an_image_without_a_shell_runs,
+);
+
+fn all_ways_to_name_an_image_work(release: Release) {
+    let world = World::new(release);
+    let _plain = world.cluster.registry(Kind::Plain);
+    let mut rows = Rows::default();
+    let digest = {
+        let said = world.user().run(&["berth", "pull", "-q", "ghcr.io/team/small:1.0"]).ok();
+        said.trim().to_owned()
+    };
+    let by_digest = format!("ghcr.io/team/small@{digest}");
+    for image in [
+        "small",
+        "small:latest",
+        "docker://small",
+        "docker://small:latest",
+        "library/small",
+        "docker.io/library/small",
+        "docker://docker.io#library/small",
+        "quay.io#team/small:1.0",
+        "docker://quay.io#team/small:1.0",
+        "quay.io/team/small:1.0",
+        "somebody@quay.io#team/small:1.0",
+        "registry.test:5000#team/small:1.0",
+        "registry.test:5000/team/small:1.0",
+        &by_digest,
+    ] {
+        let option = format!("--container-image={image}");
+        rows.prints(&world.shell(&[&option], "test ! -e /etc/slurm && echo inside"), "inside\n");
+    }
+    // The value may be a word of its own, and the same twice is no contradiction.
+    let twice = ["--container-image", "small", "--container-image=small"];
+    rows.prints(&world.shell(&twice, "test ! -e /etc/slurm && echo inside"), "inside\n");
+    rows.end();
+    world.assert_clean();
+}
+
+fn a_login_is_found_where_enroot_has_it(release: Release) {
+    let world = World::new(release);
+    let _login = world.cluster.registry(Kind::Login);
+    let image = "--container-image=registry.test:5001#team/small:1.0";
+    let mut rows = Rows::default();
+    rows.fails(
+        &world.shell(&[image], "echo inside"),
+        1,
+        &["pyxis: failed to import docker image: registry.test:5001#team/small:1.0", "401"],
+    );
+    world.user().run(&["mkdir", "-p", ".config/enroot"]).ok();
+    let (user, password) = LOGIN;
+    world.user().write(".config/enroot/.credentials", &format!("machine registry.test login {user} password wrong\n"));
+    rows.fails(&world.shell(&[image], "echo inside"), 1, &["pyxis: failed to import docker image: "]);
+    world
+        .user()
+        .write(".config/enroot/.credentials", &format!("machine registry.test login {user} password {password}\n"));
+    rows.prints(&world.shell(&[image], "echo inside"), "inside\n");
+    let named = format!("--container-image={user}@registry.test:5001#library/small");
+    rows.prints(&world.shell(&[&named], "echo inside"), "inside\n");
+    rows.end();
+    world.assert_clean();
+}
+
+fn what_cannot_be_had_is_told_and_leaves_nothing(release: Release) {
+    let world = World::new(release);
+    let mut rows = Rows::default();
+    for (image, words) in [
+        ("missing", &["pyxis: failed to import docker image: missing", "docker.io/library/missing"][..]),
+        ("small:nothing", &["pyxis: failed to import docker image: small:nothing"]),
+        ("quay.io#team/other", &["pyxis: failed to import docker image: quay.io#team/other"]),
+        ("nowhere.test#team/small", &["pyxis: failed to import docker image: nowhere.test#team/small", "nowhere.test"]),
+        ("UPPER", &["UPPER"]),
+        ("small:a:b", &["small:a:b"]),
+        // Images as files are still to come.
+        ("/home/tuser1/image.sqsh", &["/home/tuser1/image.sqsh"]),
+        ("./image.sqsh", &["image.sqsh"]),
+        ("dockerd://small", &["dockerd://small"]),
+    ] {
+        let option = format!("--container-image={image}");
+        let said = world.shell(&[&option], "echo inside");
+        rows.fails(&said, 1, words);
+        rows.holds(format!("nothing ran: {}", said.report()), said.stdout.is_empty());
+    }
+    rows.end();
+    world.assert_clean();
+}
+
+fn an_image_without_a_shell_runs(release: Release) {
+    let world = World::new(release);
+    let mut rows = Rows::default();
+    let image = "--container-image=distroless";
+    rows.prints(&world.srun(&[image], &["/busybox", "echo", "alone"]), "alone\n");
+    // There is no passwd in the image, but a user has a name.
+    rows.prints(&world.srun(&[image], &["/busybox", "id", "-un"]), "tuser1\n");
+    rows.prints(&world.srun(&["-n3", image], &["/busybox", "echo", "three"]), "three\nthree\nthree\n");
+    rows.end();
+    world.assert_clean();
+}
