@@ -44,7 +44,7 @@ pub use live::account;
 pub use live::host as live;
 pub use live::whoever_asks;
 
-/// Longest that all checks together may take.
+/// Longest that all checks together may take, where nothing else is wished.
 pub const LIMIT: Duration = Duration::from_millis(1900);
 
 /// How bad it is.
@@ -144,7 +144,7 @@ const CHECKS: &[Check] = &[
     ("devices", kernel::devices),
     ("control groups", kernel::control_groups),
     ("security modules", kernel::security_modules),
-    ("sub-ids", ids::check),
+    ("sub-ids", ids::sub_ids),
     ("login", ids::run_user),
     ("store", store::check),
     ("Slurm", slurm::check),
@@ -225,12 +225,12 @@ pub fn check(host: &Arc<Host>) -> Report {
     }
     drop(sender);
     let mut said: Vec<Option<Notes>> = CHECKS.iter().map(|_| None).collect();
-    while let Ok((index, notes)) = receiver.recv_timeout(LIMIT.saturating_sub(start.elapsed())) {
+    while let Ok((index, notes)) = receiver.recv_timeout(host.limit.saturating_sub(start.elapsed())) {
         said[index] = Some(notes);
     }
     let sections = CHECKS.iter().zip(said).map(|(check, notes)| Section {
         name: check.0.to_owned(),
-        notes: notes.unwrap_or_else(|| unanswered(check.0)),
+        notes: notes.unwrap_or_else(|| unanswered(check.0, host.limit)),
     });
     Report {
         host: host.name.clone(),
@@ -242,10 +242,10 @@ pub fn check(host: &Arc<Host>) -> Report {
 }
 
 /// What is said of a check that did not end, or that a mistake of ours ended.
-fn unanswered(check: &str) -> Notes {
+fn unanswered(check: &str, limit: Duration) -> Notes {
     let mut notes = Notes::default();
     notes
-        .fault("no-answer", format!("the check of {check} had no answer within {} ms", LIMIT.as_millis()))
+        .fault("no-answer", format!("the check of {check} had no answer within {} ms", limit.as_millis()))
         .breaks("something it asked does not answer: a file server, a name server or a daemon")
         .mend("df -h; scontrol ping; getent hosts localhost    # see which of them hangs");
     notes

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use crate::slurm::Site;
 
@@ -164,6 +165,8 @@ pub struct Host {
     pub person: Person,
     /// Where berth keeps things.
     pub places: Places,
+    /// Longest that all checks together may take.
+    pub limit: Duration,
     /// The environment.
     pub environment: BTreeMap<String, String>,
     /// Everything that is more than reading.

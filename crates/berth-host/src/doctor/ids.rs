@@ -2,34 +2,26 @@
 
 use std::path::Path;
 
+use berth_container::subid::entries;
+
 use super::Attempt;
 use super::Fix;
 use super::Host;
 use super::Notes;
+use crate::subid::IdKind;
+use crate::subid::check;
+use crate::subid::check::Kind;
+use crate::subid::nsswitch;
+use crate::subid::users;
+use crate::subid::users::Accounts;
 
 /// What works with one id only.
 const ONE_ID: &str = "berth run --subid, podman and buildah, which need many ids; berth run and --remap-root work without";
 
-/// A line of /etc/subuid or /etc/subgid.
-struct Range {
-    owner: String,
-    start: u64,
-    count: u64,
-}
-
-fn ranges(text: &str) -> Vec<Range> {
-    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-    lines
-        .filter_map(|line| {
-            let [owner, start, count] = line.split(':').collect::<Vec<_>>()[..] else { return None };
-            Some(Range { owner: owner.to_owned(), start: start.parse().ok()?, count: count.parse().ok()? })
-        })
-        .collect()
-}
-
 /// The files, the two programs, and whether they hand out what is in the files.
-pub fn check(host: &Host, notes: &mut Notes) {
+pub fn sub_ids(host: &Host, notes: &mut Notes) {
     programs(host, notes);
+    entries_of_all(host, notes);
     for file in ["/etc/subuid", "/etc/subgid"] {
         if let Some(who) = host.changed_by(file) {
             notes
@@ -39,14 +31,13 @@ pub fn check(host: &Host, notes: &mut Notes) {
                 .fix(Fix::Mode { path: file.to_owned(), mode: 0o644 });
         }
         let text = host.read(file).unwrap_or_default();
-        overlaps(file, &text, notes);
         let person = &host.person;
         let number = person.uid.to_string();
-        let mine = ranges(&text).into_iter().any(|range| range.owner == person.name || range.owner == number);
-        // With `subid:` in nsswitch.conf, the files do not count.
-        let module = host.read("/etc/nsswitch.conf").is_ok_and(|text| {
-            text.lines().any(|line| line.trim_start().strip_prefix("subid:").is_some_and(|to| to.trim() != "files"))
-        });
+        let mine = entries(&text).flatten().any(|entry| entry.owner == person.name || entry.owner == number);
+        // With another service in nsswitch.conf, the files do not count.
+        let module = host
+            .read("/etc/nsswitch.conf")
+            .is_ok_and(|text| nsswitch::service(&text).is_some_and(|service| service != "files"));
         if person.named && person.uid != 0 && !mine && !module {
             notes
                 .advice("subid-missing", format!("{} has no range in {file}", person.name))
@@ -54,7 +45,7 @@ pub fn check(host: &Host, notes: &mut Notes) {
                 .mend("berth subid write    # ranges for all users that never meet");
         }
     }
-    let missing = notes.findings.iter().any(|finding| finding.kind != "subid-overlap");
+    let missing = notes.findings.iter().any(|finding| finding.kind == "subid-missing" || finding.kind.starts_with("newuidmap"));
     if host.person.named && host.person.uid != 0 && !missing {
         match host.tries.attempt(Attempt::ManyIds, Path::new("/")) {
             Ok(()) => notes.fine(format!("a container with many ids was started as {}", host.person.name)),
@@ -70,19 +61,40 @@ pub fn check(host: &Host, notes: &mut Notes) {
     }
 }
 
-/// Two users in one range.
-fn overlaps(file: &str, text: &str, notes: &mut Notes) {
-    let mut ranges = ranges(text);
-    ranges.sort_by_key(|range| (range.start, range.count));
-    let meet = |pair: &[Range]| pair[0].start + pair[0].count > pair[1].start && pair[0].owner != pair[1].owner;
-    let pairs: Vec<&[Range]> = ranges.windows(2).filter(|pair| meet(pair)).collect();
-    if let Some(first) = pairs.first() {
-        let more = if pairs.len() > 1 { format!(", and {} more pairs do", pairs.len() - 1) } else { String::new() };
-        let what = format!("the ranges of {} and {} in {file} overlap{more}", first[0].owner, first[1].owner);
-        notes
-            .fault("subid-overlap", what)
-            .breaks("the walls between users: one reads and changes the files of the other's containers")
-            .mend("berth subid check; berth subid migrate");
+/// What is wrong in the files, a finding for each kind. Accounts are those of the host's own files: to list those of a
+/// directory takes longer than the whole check-up, and `berth subid check` does it.
+fn entries_of_all(host: &Host, notes: &mut Notes) {
+    let read = |path: &str| host.read(path).unwrap_or_default();
+    let accounts = Accounts { users: users::passwd(&read("/etc/passwd")), groups: users::groups(&read("/etc/group")) };
+    let texts = [read("/etc/subuid"), read("/etc/subgid")];
+    let found = check::check([&texts[0], &texts[1]], &accounts);
+    let mut kinds: Vec<Kind> = found.iter().map(|finding| finding.kind).collect();
+    kinds.dedup();
+    let mut told = Vec::new();
+    for kind in kinds {
+        let Some((name, severe)) = name(kind).filter(|_| !told.contains(&kind)) else { continue };
+        told.push(kind);
+        let all: Vec<&check::Finding> = found.iter().filter(|finding| finding.kind == kind).collect();
+        let file = if all[0].file == IdKind::User { "/etc/subuid" } else { "/etc/subgid" };
+        let lines: Vec<String> = all[0].lines.iter().map(usize::to_string).collect();
+        let more = if all.len() > 1 { format!(", and {} more like it", all.len() - 1) } else { String::new() };
+        let what = format!("{file} line {}: {}{more}", lines.join(" and "), all[0].message);
+        let finding = if severe { notes.fault(name, what) } else { notes.advice(name, what) };
+        let breaks = all[0].reach.clone().unwrap_or_else(|| ONE_ID.to_owned());
+        finding.breaks(breaks).mend("berth subid check; berth subid migrate");
+    }
+}
+
+/// A kind of finding in the check-up, and whether it is a fault; users of a directory are no strangers here.
+fn name(kind: Kind) -> Option<(&'static str, bool)> {
+    match kind {
+        Kind::Overlap => Some(("subid-overlap", true)),
+        Kind::Account => Some(("subid-account", true)),
+        Kind::Wraps => Some(("subid-wraps", true)),
+        Kind::Malformed => Some(("subid-malformed", true)),
+        Kind::TooSmall => Some(("subid-small", false)),
+        Kind::GroupKey => Some(("subid-group", false)),
+        Kind::Duplicate | Kind::Unpaired | Kind::UnknownUser => None,
     }
 }
 

@@ -151,7 +151,7 @@ pub fn control_groups(host: &Host, notes: &mut Notes) {
             notes
                 .advice("cgroup-v1", "this host has control groups of version 1")
                 .breaks("podman's limits on memory and processors for ordinary users; Slurm's own are in force")
-                .mend("grubby --update-kernel=ALL --args=systemd.unified_cgroup_hierarchy=1 && reboot");
+                .mend("grubby --update-kernel=ALL --args=systemd.unified_cgroup_hierarchy=1 && reboot    # Debian: GRUB_CMDLINE_LINUX, update-grub");
         } else {
             notes.fine("control groups of version 1; Slurm's limits are in force");
         }

@@ -23,6 +23,7 @@ use rustix::process::Signal;
 
 use super::Attempt;
 use super::Host;
+use super::LIMIT;
 use super::Person;
 use super::Places;
 use super::Ran;
@@ -31,11 +32,9 @@ use super::Space;
 use super::Tries;
 use super::probe;
 
-/// Longest that one program may take.
-const PROGRAM: Duration = Duration::from_millis(1500);
-
-/// Longest that one connection may take.
-const CONNECTION: Duration = Duration::from_millis(900);
+/// Longest that one program may take, and one connection, in tenths of what all checks may.
+const PROGRAM: u32 = 8;
+const CONNECTION: u32 = 5;
 
 /// How often it is looked whether a program has ended.
 const STEP: Duration = Duration::from_millis(3);
@@ -47,7 +46,7 @@ const NOT_FOUND: i32 = 127;
 pub fn account(name: &str) -> Option<Person> {
     let mut command = Command::new("getent");
     command.args(["passwd", name]);
-    let ran = finish(command, "");
+    let ran = finish(command, "", LIMIT);
     let fields: Vec<&str> = ran.stdout.lines().next()?.split(':').collect();
     let [name, _, uid, gid, _, home, ..] = fields[..] else { return None };
     Some(Person {
@@ -75,14 +74,15 @@ pub fn whoever_asks() -> Person {
 ///
 /// # Errors
 /// No folder can be made among temporary files.
-pub fn host(role: Role, person: Person, places: Places) -> std::io::Result<Host> {
+pub fn host(role: Role, person: Person, places: Places, limit: Duration) -> std::io::Result<Host> {
     Ok(Host {
         root: PathBuf::from("/"),
         name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         role,
-        tries: Box::new(Live::new(&person)?),
+        tries: Box::new(Live::new(&person, limit)?),
         person,
         places,
+        limit,
         environment: std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
@@ -101,6 +101,7 @@ pub struct Live {
     home: Option<String>,
     /// An empty folder for what needs one, removed at the end.
     scratch: PathBuf,
+    limit: Duration,
 }
 
 impl Live {
@@ -108,12 +109,12 @@ impl Live {
     ///
     /// # Errors
     /// No folder can be made among temporary files.
-    pub fn new(person: &Person) -> std::io::Result<Live> {
+    pub fn new(person: &Person, limit: Duration) -> std::io::Result<Live> {
         let own = rustix::process::geteuid().as_raw();
         let ids = (own == 0 && person.uid != 0).then_some((person.uid, person.gid));
         let scratch = std::env::temp_dir().join(format!("berth-doctor-{}", std::process::id()));
         fs::create_dir(&scratch)?;
-        let live = Live { ids, home: person.home.clone(), scratch };
+        let live = Live { ids, home: person.home.clone(), scratch, limit };
         for name in ["overlay", "root", "root/bin", "home"] {
             fs::create_dir(live.scratch.join(name))?;
         }
@@ -123,6 +124,10 @@ impl Live {
             }
         }
         Ok(live)
+    }
+
+    fn program(&self) -> Duration {
+        self.limit * PROGRAM / 10
     }
 
     /// A command of berth's own, as the person.
@@ -150,7 +155,7 @@ impl Tries for Live {
     fn run(&self, words: &[&str], input: &str) -> Ran {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
-        finish(command, input)
+        finish(command, input, self.program())
     }
 
     fn attempt(&self, what: Attempt, place: &Path) -> Result<(), String> {
@@ -160,16 +165,16 @@ impl Tries for Live {
                 let mut words = vec!["run", "--json", "--no-home", "--no-cwd"];
                 words.extend((what == Attempt::ManyIds).then_some("--subid"));
                 words.extend([root.as_str(), "/bin/nothing"]);
-                let ran = finish(self.own(&words), "");
+                let ran = finish(self.own(&words), "", self.program());
                 if ran.code == Some(NOT_FOUND) {
                     return Ok(());
                 }
                 ran
             }
             (Attempt::Overlay, Some(word)) => {
-                finish(self.own(&["doctor", "--try", word, "--in", &self.scratch.join("overlay").to_string_lossy()]), "")
+                finish(self.own(&["doctor", "--try", word, "--in", &self.scratch.join("overlay").to_string_lossy()]), "", self.program())
             }
-            (_, Some(word)) => finish(self.own(&["doctor", "--try", word, "--in", &place.to_string_lossy()]), ""),
+            (_, Some(word)) => finish(self.own(&["doctor", "--try", word, "--in", &place.to_string_lossy()]), "", self.program()),
             (_, None) => return Ok(()),
         };
         if ran.ok() {
@@ -181,6 +186,7 @@ impl Tries for Live {
 
     fn connect(&self, host: &str, port: u16) -> Result<(), String> {
         let (sender, receiver) = mpsc::channel();
+        let limit = self.limit * CONNECTION / 10;
         let target = (host.trim_matches(['[', ']']).to_owned(), port);
         // Asking for a name has no time limit of its own.
         thread::spawn(move || {
@@ -188,7 +194,7 @@ impl Tries for Live {
             let connected = addresses.and_then(|addresses| {
                 let mut last = "its name has no address".to_owned();
                 for address in addresses {
-                    match TcpStream::connect_timeout(&address, CONNECTION) {
+                    match TcpStream::connect_timeout(&address, limit) {
                         Ok(_) => return Ok(()),
                         Err(error) => last = error.kind().to_string(),
                     }
@@ -197,7 +203,7 @@ impl Tries for Live {
             });
             let _ = sender.send(connected);
         });
-        receiver.recv_timeout(CONNECTION).unwrap_or_else(|_| Err("no answer in time".to_owned()))
+        receiver.recv_timeout(limit).unwrap_or_else(|_| Err("no answer in time".to_owned()))
     }
 
     fn space(&self, path: &Path) -> Option<Space> {
@@ -232,7 +238,7 @@ impl Tries for Live {
 }
 
 /// Runs a command to its end, or to the end of its time.
-fn finish(mut command: Command, input: &str) -> Ran {
+fn finish(mut command: Command, input: &str, limit: Duration) -> Ran {
     let piped = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
     command.stdin(piped).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = match command.spawn() {
@@ -256,17 +262,17 @@ fn finish(mut command: Command, input: &str) -> Ran {
     };
     let stdout = read(child.stdout.take().map(|pipe| Box::new(pipe) as _));
     let stderr = read(child.stderr.take().map(|pipe| Box::new(pipe) as _));
-    let (code, late) = wait(&mut child);
+    let (code, late) = wait(&mut child, limit);
     let text = |receiver: mpsc::Receiver<String>| receiver.recv_timeout(STEP * 30).unwrap_or_default();
     Ran { code, missing: false, late, stdout: text(stdout), stderr: text(stderr) }
 }
 
-fn wait(child: &mut Child) -> (Option<i32>, bool) {
+fn wait(child: &mut Child, limit: Duration) -> (Option<i32>, bool) {
     let start = Instant::now();
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return (status.code(), false),
-            Ok(None) if start.elapsed() < PROGRAM => thread::sleep(STEP),
+            Ok(None) if start.elapsed() < limit => thread::sleep(STEP),
             _ => break,
         }
     }

@@ -5,13 +5,20 @@ use super::Fix;
 use super::Host;
 use super::Notes;
 use super::Role;
+use super::slurm::PLUGIN;
 use crate::slurm::oci;
+use crate::slurm::plugstack;
 
 /// Checks the file.
 pub fn check(host: &Host, notes: &mut Notes) {
     let Some(site) = host.slurm() else { return };
     let path = site.file("oci.conf");
     let Ok(text) = host.read(&path) else {
+        let stack = plugstack::read(host, &site.file("plugstack.conf"));
+        if stack.plugins.iter().any(|plugin| plugin.object.ends_with(PLUGIN)) && oci::advised(site.version, true).is_none() {
+            notes.fine(format!("no oci.conf: on Slurm {} the plugin serves --container", site.version));
+            return;
+        }
         if host.role == Role::Login || host.program("slurmd").is_none() {
             notes.fine("no oci.conf: only nodes need one");
             return;
@@ -38,6 +45,13 @@ pub fn check(host: &Host, notes: &mut Notes) {
                     format!("apt-get install {program}    # or: berth setup slurm --write")
                 });
         }
+    }
+    let stack = plugstack::read(host, &site.file("plugstack.conf"));
+    if oci::needs_plugin(&text) && !stack.plugins.iter().any(|plugin| plugin.object.ends_with(PLUGIN)) {
+        notes
+            .fault("oci-plugin", "oci.conf calls berth oci-step, and plugstack.conf does not name berth's plugin")
+            .breaks("every step with --container: berth does not know the command, which the plugin hands over")
+            .mend("berth setup slurm --write");
     }
     if let Some(who) = host.changed_by(&path) {
         notes

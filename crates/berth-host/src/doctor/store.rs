@@ -24,7 +24,7 @@ pub fn check(host: &Host, notes: &mut Notes) {
         return;
     }
     match &host.places.store {
-        Ok(_) if !host.person.named => notes.fine("whose store is good depends on the person: berth doctor --user NAME"),
+        _ if !host.person.named => notes.fine("whose store is good depends on the person: berth doctor --user NAME"),
         Ok(store) => own(host, &store.to_string_lossy(), notes),
         Err(reason) => {
             notes

@@ -96,7 +96,7 @@ fn a_report_survives_its_json() {
 
 #[test]
 fn a_check_that_does_not_answer_is_a_finding() {
-    let notes: Notes = super::unanswered("Slurm");
+    let notes: Notes = super::unanswered("Slurm", super::LIMIT);
     assert_eq!(notes.findings[0].severity, Severity::Fault);
     assert!(notes.findings[0].what.contains("Slurm"));
 }

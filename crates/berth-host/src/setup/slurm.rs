@@ -31,15 +31,24 @@ pub fn slurm(host: &Host, wishes: &Wishes) -> Result<Plan, Error> {
         return Err(Error::Unfit(reason));
     }
     let mut plan = Plan { name: "slurm", ..Plan::default() };
-    let mut lines = vec![line(HEAD, "")];
-    lines.extend(oci::advised(site.version));
-    plan.changes.push(file(site.file("oci.conf"), lines));
-    stack(host, site, wishes, &mut plan);
+    let plugin = stack(host, site, wishes, &mut plan);
+    match oci::advised(site.version, plugin) {
+        Some(advised) => {
+            let mut lines = vec![line(HEAD, "")];
+            lines.extend(advised);
+            plan.changes.push(file(site.file("oci.conf"), lines));
+        }
+        None if host.exists(&site.file("oci.conf")) => {
+            let text = "oci.conf stays: bundles go by it. On this release the plugin serves --container, images too, where there is none";
+            plan.notes.push(text.to_owned());
+        }
+        None => plan.notes.push("no oci.conf: on this release the plugin serves --container".to_owned()),
+    }
     if wishes.epilog {
         epilog(host, site, &mut plan)?;
     }
-    if host.program("berth-runtime").is_none() {
-        plan.notes.push("oci.conf calls berth-runtime, which daemons do not find: ln -s berth /usr/bin/berth-runtime".to_owned());
+    if host.program("berth").is_none() || host.program("berth-runtime").is_none() {
+        plan.notes.push("slurmd calls berth and berth-runtime, and does not find them: install them in /usr/bin or /usr/local/bin".to_owned());
     }
     let gpus = host.list("/dev").iter().filter(|name| name.strip_prefix("nvidia").is_some_and(|n| n.parse::<u32>().is_ok())).count();
     if gpus > 0 && !host.exists(&site.file("gres.conf")) {
@@ -52,19 +61,20 @@ pub fn slurm(host: &Host, wishes: &Wishes) -> Result<Plan, Error> {
     Ok(plan)
 }
 
-fn stack(host: &Host, site: &Site, wishes: &Wishes, plan: &mut Plan) {
+/// berth's plugin in the stack; gives whether it is in it then.
+fn stack(host: &Host, site: &Site, wishes: &Wishes, plan: &mut Plan) -> bool {
     let path = site.value("PlugStackConfig").map_or_else(|| site.file("plugstack.conf"), str::to_owned);
     let usual = || PLACES.iter().map(|dir| format!("{dir}/{PLUGIN}")).find(|path| host.exists(path));
     let Some(plugin) = wishes.plugin.clone().or_else(usual) else {
         plan.notes.push(format!("the plugin {PLUGIN} is in none of {}: srun --container-image is not set up", PLACES.join(", ")));
-        return;
+        return false;
     };
     let have = plugstack::read(host, &path);
     let drop_in = site.file("plugstack.conf.d/berth.conf");
     let ours = |file: &str| file == drop_in || host.read(file).is_ok_and(|text| text.starts_with(HEAD));
     if have.plugins.iter().any(|found| found.object.ends_with(PLUGIN) && !ours(&found.file)) {
         plan.notes.push(format!("{path} names the plugin already"));
-        return;
+        return true;
     }
     if let Some(pyxis) = have.plugins.iter().find(|found| found.object.contains("pyxis")) {
         plan.notes.push(format!("{} loads pyxis, too, which has the same options: berth setup enroot-migration", pyxis.file));
@@ -81,7 +91,7 @@ fn stack(host: &Host, site: &Site, wishes: &Wishes, plan: &mut Plan) {
         // The controller sends this file, and none that it includes.
         let content = added(&before, &load.text);
         plan.changes.push(Change { path, content, mode: 0o644, lines: vec![load] });
-        return;
+        return true;
     }
     let covered = have.includes.iter().any(|pattern| pattern.starts_with(&site.file("plugstack.conf.d/*")));
     plan.changes.push(file(drop_in, vec![line(HEAD, ""), load]));
@@ -90,6 +100,7 @@ fn stack(host: &Host, site: &Site, wishes: &Wishes, plan: &mut Plan) {
         let content = added(&before, &include.text);
         plan.changes.push(Change { path, content, mode: 0o644, lines: vec![include] });
     }
+    true
 }
 
 /// A text with one more line, unless it has it.

@@ -18,37 +18,62 @@ pub struct Line {
 /// The release that brought the environment filters, `%U`, and several tasks on a node.
 const GENERATION_2: Version = Version(23, 2);
 
-/// The file that berth advises, line by line. The only place that knows it.
-pub fn advised(version: Version) -> Vec<Line> {
-    let line = |text: String, why| Line { text, why };
-    let runtime = if version < GENERATION_2 {
-        "berth-runtime --root=/tmp/berth-runtime-$(id -u %u)"
-    } else {
-        "berth-runtime --root=/run/user/%U"
-    };
-    let mut lines = Vec::new();
-    if version >= GENERATION_2 {
-        let pattern = "\"^(SLURM_CONF|SLURM_CONF_SERVER)=\"";
-        lines.push(line(format!("EnvExclude={pattern}"), "slurmd's own configuration does not leak into containers"));
-        lines.push(line(format!("RunTimeEnvExclude={pattern}"), "nor to the runtime"));
+/// The file that berth advises, line by line: the only place that knows it. `plugin` says whether Slurm loads berth's
+/// plugin, with which `--container` takes images, too. `None` where the plugin does everything and no file is wanted.
+pub fn advised(version: Version, plugin: bool) -> Option<Vec<Line>> {
+    match (version >= GENERATION_2, plugin) {
+        (true, true) => Some([excludes(), images()].concat()),
+        (true, false) => Some([excludes(), bundles("berth-runtime --root=/run/user/%U")].concat()),
+        (false, true) => None,
+        // Neither the filters nor %U are known there.
+        (false, false) => Some(bundles("berth-runtime --root=/tmp/berth-runtime-$(id -u %u)")),
     }
-    lines.push(line(
-        format!("RunTimeRun=\"exec {runtime} run --bundle %b %n.%u.%j.%s.%t\""),
-        "with exec, berth takes the place of the shell: signals reach the program, and its exit code is the step's",
-    ));
-    lines.push(line(
-        format!("RunTimeQuery=\"{runtime} state %n.%u.%j.%s.%t 2>/dev/null || echo {{}}\""),
-        "asked by root at the end of a step; nothing here is of the user's choice, and nothing reaches the job's output",
-    ));
-    lines.push(line(
-        format!("RunTimeKill=\"{runtime} kill -a %n.%u.%j.%s.%t 2>/dev/null\""),
-        "ends what a step left running",
-    ));
-    lines.push(line(
-        format!("RunTimeDelete=\"{runtime} delete --force %n.%u.%j.%s.%t 2>/dev/null\""),
-        "removes what a killed step left",
-    ));
-    lines
+}
+
+fn line(text: impl Into<String>, why: &'static str) -> Line {
+    Line { text: text.into(), why }
+}
+
+fn excludes() -> Vec<Line> {
+    let pattern = "\"^(SLURM_CONF|SLURM_CONF_SERVER)=\"";
+    vec![
+        line(format!("EnvExclude={pattern}"), "slurmd's own configuration does not leak into containers"),
+        line(format!("RunTimeEnvExclude={pattern}"), "nor to the runtime"),
+    ]
+}
+
+/// Images and bundles. The plugin has put the command into the environment, so that no word of a person's is in a shell's line.
+fn images() -> Vec<Line> {
+    vec![
+        line("IgnoreFileConfigJson=true", "what follows --container need not be a bundle: berth takes images, too"),
+        line("CreateEnvFile=null", "the step's environment in a file, with the command that the plugin puts into it"),
+        line(
+            "RunTimeRun=\"exec berth oci-step --env-file=%e --job=%j --step=%s --task=%t\"",
+            "with exec, berth takes the place of the shell, and signals reach the program; nothing here is of the user's choice",
+        ),
+    ]
+}
+
+/// Bundles alone.
+fn bundles(runtime: &str) -> Vec<Line> {
+    vec![
+        line(
+            format!("RunTimeRun=\"exec {runtime} run --bundle %b %n.%u.%j.%s.%t\""),
+            "with exec, berth takes the place of the shell: signals reach the program, and its exit code is the step's",
+        ),
+        line(
+            format!("RunTimeQuery=\"{runtime} state %n.%u.%j.%s.%t 2>/dev/null || echo {{}}\""),
+            "asked by root at the end of a step; nothing here is of the user's choice, and nothing reaches the job's output",
+        ),
+        line(
+            format!("RunTimeKill=\"{runtime} kill -a %n.%u.%j.%s.%t 2>/dev/null\""),
+            "ends what a step left running",
+        ),
+        line(
+            format!("RunTimeDelete=\"{runtime} delete --force %n.%u.%j.%s.%t 2>/dev/null\""),
+            "removes what a killed step left",
+        ),
+    ]
 }
 
 /// A key of the file, and the release that brought it.
@@ -219,6 +244,11 @@ pub fn programs(text: &str) -> Vec<String> {
     programs
 }
 
+/// Whether a runtime is called that finds the command in the environment, where berth's plugin puts it.
+pub fn needs_plugin(text: &str) -> bool {
+    conf::parse(text).0.iter().any(|entry| entry.value.contains("berth oci-step"))
+}
+
 /// Whether the state of containers is kept where only a login makes a folder.
 pub fn needs_run_user(text: &str) -> bool {
     let entries = conf::parse(text).0;
@@ -285,7 +315,7 @@ mod tests {
     }
 
     fn advised_text(version: Version) -> String {
-        advised(version).iter().map(|line| format!("{}\n", line.text)).collect()
+        advised(version, false).expect("a file").iter().map(|line| format!("{}\n", line.text)).collect()
     }
 
     #[test]
@@ -293,6 +323,14 @@ mod tests {
         for version in [OLD, Version(23, 2), Version(24, 11), NEW] {
             assert_eq!(check(&advised_text(version), version), [], "{version}");
         }
+        for version in [Version(23, 2), Version(24, 11), NEW] {
+            let lines = advised(version, true).expect("a file");
+            let text: String = lines.iter().map(|line| format!("{}\n", line.text)).collect();
+            assert_eq!(check(&text, version), [], "{version}");
+            assert!(needs_plugin(&text));
+            assert_eq!(programs(&text), ["berth"]);
+        }
+        assert_eq!(advised(OLD, true), None);
         assert_eq!(programs(&advised_text(NEW)), ["berth-runtime"]);
         assert!(!needs_run_user(&advised_text(NEW)));
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_host::doctor;
 use berth_host::doctor::Finding;
@@ -19,6 +20,7 @@ use crate::ExitCode;
 use crate::command_error::Kind;
 use crate::config;
 use crate::output::Table;
+use crate::units::parse_duration;
 use crate::{CommandError, Context, output};
 
 /// Check this host and tell what is wrong, what it breaks, and the command that mends it
@@ -40,6 +42,9 @@ pub struct Args {
     /// Mend what can be mended without taking anything away; what is done is shown
     #[arg(long)]
     pub fix: bool,
+    /// Wait at most this long for what does not answer
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub patience: Option<Duration>,
     /// Check all nodes, through Slurm, and print one table by kind of fault
     #[arg(long, conflicts_with_all = ["node", "login", "fix"])]
     pub cluster: bool,
@@ -82,7 +87,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
         _ => Role::Any,
     };
     let places = places(context, &person);
-    let host = doctor::live(role, person, places).map_err(|e| CommandError::io("use", env::temp_dir(), e))?;
+    let host = doctor::live(role, person, places, args.patience.unwrap_or(doctor::LIMIT)).map_err(|e| CommandError::io("use", env::temp_dir(), e))?;
     let host = Arc::new(host);
     let mut report = doctor::check(&host);
     if args.fix {
@@ -211,9 +216,11 @@ fn whole_cluster(args: &Args, context: &Context) -> Result<ExitCode, CommandErro
     }
     let program = env::current_exe().map_err(|e| CommandError::io("find", "/proc/self/exe", e))?;
     let (program, count, names) = (program.to_string_lossy().into_owned(), asked.len().to_string(), asked.join(","));
-    let user: Vec<&str> = args.user.iter().flat_map(|name| ["--user", name.as_str()]).collect();
+    let patience = args.patience.unwrap_or(doctor::LIMIT).as_secs().max(2).to_string() + "s";
+    let mut more = vec!["--patience", patience.as_str()];
+    more.extend(args.user.iter().flat_map(|name| ["--user", name.as_str()]));
     let step = ["srun", "-N", &count, "-n", &count, "--ntasks-per-node=1", "-w", &names, PATIENCE, "--mpi=none", "-t", "1", "-D", "/"];
-    let said = slurm(&[&step[..], &[&program, "doctor", "--node", "--records"], &user].concat(), false)?;
+    let said = slurm(&[&step[..], &[&program, "doctor", "--node", "--records"], &more].concat(), false)?;
     let summary = cluster::summarize(&cluster::parse(&said), &asked);
     if context.json() {
         let left_out: Vec<_> = left_out.iter().map(|(node, state)| serde_json::json!({"node": node, "state": state})).collect();

@@ -92,7 +92,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
         _ => JOURNALS.to_owned(),
     };
     let places = Places { store: Err(String::new()), below: Vec::new(), containers: None, mistake: None };
-    let host = doctor::live(Role::Any, person, places).map_err(|e| CommandError::io("use", std::env::temp_dir(), e))?;
+    let host = doctor::live(Role::Any, person, places, doctor::LIMIT).map_err(|e| CommandError::io("use", std::env::temp_dir(), e))?;
     if args.undo {
         let restored = setup::undo(&host, args.what.name(), &journals)?;
         return report(context, "restored", &restored, "there is nothing to take back");

@@ -77,7 +77,14 @@ pub const PLANTS: &[Plant] = &[
     mended("newuidmap-powerless", |w| w.mode("/usr/bin/newuidmap", 0o755)),
     found("newuidmap-nosuid", |w| w.mount("/usr/bin/newuidmap", "ext4", "rw,nosuid")),
     found("subid-missing", |w| w.write("/etc/subuid", "bob:165536:65536\n")),
-    found("subid-overlap", |w| w.append("/etc/subgid", "carol:170000:65536")),
+    found("subid-overlap", |w| {
+        w.append("/etc/subuid", "carol:170000:65536");
+        w.append("/etc/subgid", "carol:170000:65536");
+    }),
+    found("subid-account", |w| w.append("/etc/passwd", "dave:x:100005:100::/home/dave:/bin/sh")),
+    found("subid-wraps", |w| w.append("/etc/subuid", "carol:4294960000:65536")),
+    found("subid-malformed", |w| w.append("/etc/subuid", "carol;1")),
+    found("subid-small", |w| w.append("/etc/subuid", "carol:300000:10")),
     mended("subid-open", |w| w.mode("/etc/subuid", 0o666)),
     found("subid-fails", |w| w.breaks(Attempt::ManyIds, "newuidmap: write to uid_map failed")),
     found("run-user-missing", |w| w.remove("/run/user/1000")),
@@ -158,6 +165,11 @@ pub const PLANTS: &[Plant] = &[
         w.write(OCI, &format!("{rest}RunTimeCreate=\"crun create x\"\nRunTimeStart=\"crun start x\"\n"));
     }),
     found("oci-runtime", |w| w.append(OCI, "RunTimeDelete=\"youki delete x\"")),
+    found("oci-plugin", |w| {
+        w.write(OCI, "EnvExclude=\"x\"\nIgnoreFileConfigJson=true\nCreateEnvFile=null\nRunTimeRun=\"exec berth oci-step --env-file=%e\"\n");
+        w.write(STACK, "");
+        w.remove(PLUGIN);
+    }),
     mended("oci-open", |w| w.mode(OCI, 0o666)),
     // munge and MPI.
     found("munge-socket", |w| w.remove("/run/munge/munge.socket.2")),

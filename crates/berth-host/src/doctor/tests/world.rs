@@ -31,6 +31,9 @@ const FILES: &[(&str, u32, &str)] = &[
     ("/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/cgroup.controllers", 0o644, "cpu memory pids\n"),
     ("/run/systemd/system/x", 0o644, ""),
     ("/dev/fuse", 0o666, ""),
+    ("/etc/passwd", 0o644, "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\nbob:x:1001:1001::/home/bob:/bin/sh\ncarol:x:1002:1002::/home/carol:/bin/sh\n"),
+    ("/etc/group", 0o644, "root:x:0:\n"),
+    ("/usr/bin/berth", 0o755, ""),
     ("/etc/nsswitch.conf", 0o644, "passwd: files\n"),
     ("/etc/subuid", 0o644, "alice:100000:65536\nbob:165536:65536\n"),
     ("/etc/subgid", 0o644, "alice:100000:65536\nbob:165536:65536\n"),
@@ -206,8 +209,9 @@ impl World {
         for (path, mode, text) in SLURM {
             world.write_mode(path, text, *mode);
         }
-        let advised = oci::advised(Version::parse(version).unwrap());
-        let text: String = advised.iter().map(|line| format!("{}\n", line.text)).collect();
+        // Without the plugin's form, which has fewer lines to go wrong.
+        let advised = oci::advised(Version::parse(version).unwrap(), false);
+        let text: String = advised.unwrap().iter().map(|line| format!("{}\n", line.text)).collect();
         world.write("/etc/slurm/oci.conf", &text);
         let mut elf = b"\x7fELF".to_vec();
         elf.resize(16, 0);
@@ -237,6 +241,8 @@ impl World {
             role: Role::Any,
             person: Person { name: "alice".to_owned(), uid: 1000, gid: 1000, home: Some("/home/alice".to_owned()), named: true },
             places: self.places.clone(),
+            // On a busy machine a thread may wait long for its turn.
+            limit: std::time::Duration::from_secs(60),
             environment: self.environment.clone(),
             tries: Box::new(self.fake.clone()),
             site: Default::default(),
