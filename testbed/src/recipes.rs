@@ -91,8 +91,10 @@ pub enum Recipe {
     Odd,
     /// The small image as vendors of frameworks make theirs: an entry point, a working directory, variables.
     Framework,
-    /// Debian's OpenMPI, with Python to write programs in.
+    /// Debian's OpenMPI, which speaks PMIx alone, with Python to write programs in.
     Mpi,
+    /// Debian's MPICH, which speaks PMI and PMI2, with Python to call its library from.
+    Mpich,
     /// The lowest layer of the medium image.
     Debian,
     /// The demo's: Debian with Python, three layers.
@@ -113,6 +115,7 @@ impl Recipe {
             Recipe::Odd => "odd",
             Recipe::Framework => "framework",
             Recipe::Mpi => "mpi",
+            Recipe::Mpich => "mpich",
             Recipe::Debian => "debian",
             Recipe::Python => "python",
             Recipe::Medium => "medium",
@@ -123,7 +126,7 @@ impl Recipe {
     /// The recipe of that name.
     pub fn named(name: &str) -> Option<Recipe> {
         use Recipe::*;
-        [Small, Distroless, Configured, Odd, Framework, Mpi, Debian, Python, Medium, Large]
+        [Small, Distroless, Configured, Odd, Framework, Mpi, Mpich, Debian, Python, Medium, Large]
             .into_iter()
             .find(|recipe| recipe.name() == name)
     }
@@ -203,10 +206,13 @@ impl Images {
                 ];
                 layout.image("framework", &layers, &framework_config())?;
             }
-            Recipe::Mpi => {
-                let groups = [BASE, &["openmpi-bin", "python3-mpi4py"]];
-                let layers = self.system(&mut System::default(), &groups, &[])?;
-                layout.image("mpi", &layers, &json!({"Cmd": ["bash"], "Env": [PATH]}))?;
+            Recipe::Mpi | Recipe::Mpich => {
+                let packages: &[&str] = match recipe {
+                    Recipe::Mpi => &["openmpi-bin", "python3-mpi4py"],
+                    _ => &["libmpich12|libmpich12t64", "python3"],
+                };
+                let layers = self.system(&mut System::default(), &[BASE, packages], &[])?;
+                layout.image(recipe.name(), &layers, &json!({"Cmd": ["bash"], "Env": [PATH]}))?;
             }
             Recipe::Debian | Recipe::Medium => {
                 let layers = self.medium()?;

@@ -20,7 +20,7 @@ use crate::process;
 use crate::recipes;
 
 /// Raised when the packages or what is done to them changes, so that old folders are not taken for new ones.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The packages of a box. What they depend on comes with them.
 const PACKAGES: &str = "base-files,bash,bsdutils,coreutils,dash,findutils,grep,hostname,iproute2,libc-bin,login,mount,munge,\
@@ -114,6 +114,11 @@ fn finish(root: &Path) -> io::Result<()> {
     }
     for name in ["slurmctld", "slurmd", "slurmstepd"] {
         symlink(format!("{name}-wlm"), root.join("usr/sbin").join(name))?;
+    }
+    // 22.05's plugin looks for the name that only the package for developers has.
+    let pmix = root.join("usr/lib/x86_64-linux-gnu/pmix2/lib");
+    if pmix.is_dir() {
+        symlink("libpmix.so.2", pmix.join("libpmix.so"))?;
     }
     fs::write(root.join("etc/nsswitch.conf"), "passwd: files\ngroup: files\nshadow: files\nhosts: files\n")
 }

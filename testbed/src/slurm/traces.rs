@@ -18,7 +18,8 @@ cut -d' ' -f4,5,9- /proc/self/mountinfo | sed 's/^/mount /'
 find /sys/fs/cgroup -mindepth 2 -type d -printf 'cgroup %P\n' 2>/dev/null
 find /tmp /run /dev/shm /var/tmp /var/spool/slurmd /var/lib/berth -mindepth 1 \
   ! -name '*cred_state*' ! -name 'hwloc_topo*' ! -name '*.sock' ! -name 'slurmd*.pid' \
-  ! -regex '/tmp/berth-runtime-[0-9]*\(/.swept\)?' ! -regex '/var/lib/berth/[0-9]*' \
+  ! -regex '/tmp/berth-runtime-[0-9]*\(/.swept\)?' \
+  ! -regex '/var/lib/berth/[0-9]*\(/[^/]*\(/containers\)?\)?' \
   -printf 'file %p of %u\n' 2>/dev/null
 "#;
 

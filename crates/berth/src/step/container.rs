@@ -94,6 +94,12 @@ pub fn prepare(arguments: &Arguments, context: &Context) -> Result<Prepared, Com
 fn prepare_for(arguments: &Arguments, command: &[OsString], context: &Context) -> Result<Prepared, CommandError> {
     let wish = options::wish(arguments)?;
     let request = &wish.request;
+    if request.stage {
+        // What is kept unpacked is read file by file, and the node's memory keeps what is read.
+        eprintln!(
+            "berth: --container-stage says nothing here: it is for images in one file, which this version has not"
+        );
+    }
     let name = request.container_name().map(|(name, flag)| (scoped(arguments, name), flag));
     let mut found = match &name {
         None => Found::Fresh,
@@ -112,12 +118,17 @@ fn prepare_for(arguments: &Arguments, command: &[OsString], context: &Context) -
         check_quota(arguments)?;
         found = create(&containers(arguments, context)?, name, &image)?;
     }
+    let tell = |text: &str| {
+        if request.verbose {
+            eprintln!("pyxis: {text}");
+        }
+    };
     match &found {
-        Found::Stopped(_) => context.explain(|| "pyxis: reusing existing container filesystem".to_owned()),
+        Found::Stopped(_) => tell("reusing existing container filesystem"),
         Found::Running { .. } => {
-            context.explain(|| "pyxis: reusing existing container namespaces".to_owned());
+            tell("reusing existing container namespaces");
             if request.mounts.is_some() {
-                eprintln!("pyxis: ignoring --container-mounts: the container is running already");
+                eprintln!("pyxis: ignoring --container-mounts when attaching to a running container");
             }
         }
         Found::Fresh => {}
@@ -333,7 +344,10 @@ fn image_text(wish: &Wish) -> Result<String, CommandError> {
     let missing =
         || CommandError::failure("pyxis: error: no image: neither --container-image nor --container-conf names one");
     let text = wish.request.image.clone().ok_or_else(missing)?;
-    if wish.request.image_is_path() { options::image_of_path(&text) } else { Ok(text) }
+    if !wish.request.image_is_path() {
+        return Ok(text);
+    }
+    options::image_of_path(&text).map_err(|error| not_imported(wish, &text, &error))
 }
 
 fn image_of_record(record: &Record) -> String {
@@ -365,11 +379,15 @@ fn fetch_image(
             }
             Ok(found)
         }
-        Err(error) => Err(CommandError::failure(format!(
-            "pyxis: failed to import docker image: {asked}\n{}",
-            error.lines().join("\n")
-        ))),
+        Err(error) => Err(not_imported(wish, asked, &error)),
     }
+}
+
+/// An error behind the sentence that scripts look for.
+fn not_imported(wish: &Wish, asked: &str, error: &CommandError) -> CommandError {
+    let what =
+        if wish.request.image_is_path() { "create container filesystem for image" } else { "import docker image" };
+    CommandError::failure(format!("pyxis: failed to {what}: {asked}\n{}", error.lines().join("\n")))
 }
 
 /// The image of a container that runs, as far as a process that joins it needs it. It is in use, so it is there, or as

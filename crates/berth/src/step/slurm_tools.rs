@@ -95,7 +95,9 @@ fn spank_plugins(file: &Path, depth: usize) -> Vec<PathBuf> {
 pub fn add(image: &Image, lowered: &mut Lowered) {
     let _ = image;
     let Rootfs::Overlay { generated, .. } = &mut lowered.bundle.rootfs else { return };
-    let Some(loader) = LOADERS.iter().find(|path| Path::new(path).exists()) else { return };
+    // Without links: an absolute one would lead into the image.
+    let Some(loader) = LOADERS.iter().find_map(|path| Path::new(path).canonicalize().ok()) else { return };
+    let loader = loader.display();
     let libraries: Vec<String> =
         LIBRARIES.iter().filter(|path| Path::new(path).is_dir()).map(|path| format!("{HOST}{path}")).collect();
     for command in COMMANDS {

@@ -6,6 +6,7 @@ use super::world::FRAMEWORK;
 use super::world::Rows;
 use super::world::SMALL;
 use super::world::World;
+use super::world::report;
 
 on_each_release!("plugin_environment" with registry:
     the_images_variables_win_unless_named,
@@ -37,7 +38,7 @@ fn the_images_variables_win_unless_named(release: Release) {
         &path.replace('\n', " yes\n"),
     );
     let said = world.srun(&[SMALL], &["scontrol", "ping"]);
-    rows.holds(format!("the host's commands are outside: {}", said.report()), said.code() != 0);
+    rows.holds(format!("the host's commands are outside: {}", report(&said)), said.code() != 0);
     rows.end();
     world.assert_clean();
 }
@@ -45,12 +46,12 @@ fn the_images_variables_win_unless_named(release: Release) {
 fn the_language_of_the_host_stays_outside(release: Release) {
     let world = World::new(release);
     let mut rows = Rows::default();
-    let user = world.user().env("LANGUAGE", "de").env("LC_ALL", "de_DE.UTF-8");
+    let user = world.user().env("LANG", "fr_FR.UTF-8").env("LANGUAGE", "de").env("LC_ALL", "de_DE.UTF-8");
     let line = "echo \"${LANG-unset} ${LANGUAGE-unset} ${LC_ALL-unset}\"";
     rows.prints(&user.run(&["srun", SMALL, "sh", "-c", line]), "unset unset unset\n");
     rows.prints(&user.run(&["srun", FRAMEWORK, "sh", "-c", line]), "C.UTF-8 unset unset\n");
     let said = user.run(&["srun", SMALL, "--container-env=LC_ALL,LANG", "sh", "-c", line]);
-    rows.prints(&said, "C.UTF-8 unset de_DE.UTF-8\n");
+    rows.prints(&said, "fr_FR.UTF-8 unset de_DE.UTF-8\n");
     rows.end();
     world.assert_clean();
 }
@@ -98,12 +99,12 @@ fn the_entry_point_runs_when_asked_for(release: Release) {
     rows.prints(&world.shell(&[FRAMEWORK], line), "unset\n");
     let said = world.shell(&[FRAMEWORK, "--container-entrypoint"], line);
     rows.prints(&said, "yes\n");
-    rows.holds(format!("its output is hidden: {}", said.report()), !said.stderr.contains("the entry point runs"));
+    rows.holds(format!("its output is hidden: {}", report(&said)), !said.stderr.contains("the entry point runs"));
     rows.prints(&world.shell(&["-n2", FRAMEWORK, "--container-entrypoint"], line), "yes\nyes\n");
     let said = world.shell(&[FRAMEWORK, "--container-entrypoint", "--container-entrypoint-log"], line);
     rows.same("the code with a log", said.code(), 0);
     rows.holds(
-        format!("its output is shown: {}", said.report()),
+        format!("its output is shown: {}", report(&said)),
         said.stdout.ends_with("yes\n") && format!("{}{}", said.stdout, said.stderr).contains("the entry point runs"),
     );
     rows.prints(&world.shell(&[FRAMEWORK, "--no-container-entrypoint"], line), "unset\n");

@@ -5,6 +5,7 @@ use testbed::slurm::Release;
 use super::world::Rows;
 use super::world::SMALL;
 use super::world::World;
+use super::world::report;
 
 on_each_release!("plugin_errors" with registry:
     mistakes_are_told_before_a_job_starts,
@@ -55,7 +56,7 @@ fn mistakes_are_told_before_a_job_starts(release: Release) {
     for (options, words) in MISTAKES {
         let said = world.srun(options, &["hostname"]);
         rows.holds(
-            format!("{words} is told: {}", said.report()),
+            format!("{words} is told: {}", report(&said)),
             said.code() != 0
                 && said.stdout.is_empty()
                 && said.stderr.contains(words)
@@ -65,14 +66,14 @@ fn mistakes_are_told_before_a_job_starts(release: Release) {
     for (options, words) in [MISTAKES[0], MISTAKES[3], MISTAKES[9], MISTAKES[14]] {
         let said = world.user().run_with(&[&["sbatch"], options].concat(), b"#!/bin/sh\nhostname\n");
         rows.holds(
-            format!("sbatch tells {words}: {}", said.report()),
+            format!("sbatch tells {words}: {}", report(&said)),
             said.code() != 0 && said.stdout.is_empty() && said.stderr.contains(words),
         );
     }
     // By a variable as well.
     let said = world.user().env("PYXIS_CONTAINER_MOUNTS", "data:/b").run(&["srun", SMALL, "hostname"]);
     rows.holds(
-        format!("of a variable: {}", said.report()),
+        format!("of a variable: {}", report(&said)),
         said.code() != 0 && said.stdout.is_empty() && said.stderr.contains("mount source must be"),
     );
     let jobs = world.cluster.root().run(&["scontrol", "-o", "show", "jobs"]).ok();
@@ -94,7 +95,7 @@ fn options_without_a_container_are_told_and_ignored(release: Release) {
         let said = world.srun(&[option], &["cat", "/etc/hostname-of-nobody", "/etc/slurm/plugstack.conf"]);
         let told = format!("pyxis: ignoring {name} because neither --container-image nor --container-name is set");
         rows.holds(
-            format!("it runs on the host: {}", said.report()),
+            format!("it runs on the host: {}", report(&said)),
             said.stdout.contains("spank_berth.so") && said.stderr.contains(&told),
         );
     }
@@ -107,11 +108,11 @@ fn a_command_that_is_not_there_or_fails_gives_its_code(release: Release) {
     let mut rows = Rows::default();
     let plain = world.srun(&[], &["no-such-command"]);
     let said = world.srun(&[SMALL], &["no-such-command"]);
-    rows.same(format!("as outside: {} {}", plain.report(), said.report()), said.code(), plain.code());
-    rows.holds(format!("it is named: {}", said.report()), said.stderr.contains("no-such-command"));
+    rows.same(format!("as outside: {} {}", report(&plain), report(&said)), said.code(), plain.code());
+    rows.holds(format!("it is named: {}", report(&said)), said.stderr.contains("no-such-command"));
     let plain = world.srun(&[], &["/etc/passwd"]);
     let said = world.srun(&[SMALL], &["/etc/passwd"]);
-    rows.same(format!("as outside: {} {}", plain.report(), said.report()), said.code(), plain.code());
+    rows.same(format!("as outside: {} {}", report(&plain), report(&said)), said.code(), plain.code());
     for code in [0, 1, 3, 127, 255] {
         rows.same("its own code", world.shell(&[SMALL], &format!("exit {code}")).code(), code);
     }

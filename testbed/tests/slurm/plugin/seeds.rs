@@ -4,6 +4,7 @@ use testbed::slurm::Release;
 
 use super::world::Rows;
 use super::world::World;
+use super::world::report;
 
 on_each_release!("plugin_seeds" with registry:
     the_first_commands_of_a_guide_work,
@@ -23,7 +24,7 @@ fn the_first_commands_of_a_guide_work(release: Release) {
     assert_eq!(sorted(&said), ["n1", "n2"]);
     // That host name was told in the image, which has no such file.
     let said = world.user().shell("srun -N 2 --container-image docker://rockylinux:8 ls /etc/slurm/slurm.conf");
-    assert_ne!(said.code(), 0, "{}", said.report());
+    assert_ne!(said.code(), 0, "{}", report(&said));
     let submit = "sbatch --parsable -N 2 --wrap='srun --container-image docker://rockylinux:8 hostname'";
     let id = world.user().shell(submit).ok().trim().to_owned();
     world.cluster.wait_until("the job ends", || world.cluster.job_ended(&id));
@@ -47,7 +48,7 @@ python -c 'import torch ; print(torch.__version__)'
     let said = world.user().shell("srun --container-image=nvidia/cuda:11.6.2-base-ubuntu20.04 nvidia-smi");
     rows.prints(&said, "NVIDIA-SMI of the image\n");
     rows.holds(
-        format!("it says that it fetches the image: {}", said.report()),
+        format!("it says that it fetches the image: {}", report(&said)),
         said.stderr.contains("pyxis: importing docker image: nvidia/cuda:11.6.2-base-ubuntu20.04\n")
             && said.stderr.contains("pyxis: imported docker image: nvidia/cuda:11.6.2-base-ubuntu20.04\n"),
     );
@@ -65,10 +66,14 @@ fn salloc_and_options_of_all_kinds_work(release: Release) {
     let said =
         world.user().shell("salloc -N1 --container-image=small srun sh -c 'test ! -e /etc/slurm && echo inside'");
     rows.prints(&said, "inside\n");
-    let said = world
-        .user()
-        .run_with(&["salloc", "-N1", "--container-image=small"], b"test -e /etc/slurm || echo inside\nexit 3\n");
-    rows.holds(format!("salloc's shell: {}", said.report()), said.stdout.contains("inside"));
+    // A step may say something else than its allocation.
+    let said =
+        world.user().shell("salloc -N1 --container-image=small srun --container-image=debian:12 ls /etc/os-release");
+    rows.prints(&said, "/etc/os-release\n");
+    // The shell is the user's, by its path outside.
+    let shell = ["salloc", "-N1", "--container-image=debian:12"];
+    let said = world.user().run_with(&shell, b"test -e /etc/slurm || echo inside\nexit 3\n");
+    rows.holds(format!("salloc's shell: {}", report(&said)), said.stdout.contains("inside"));
     rows.same("its exit code", said.code(), 3);
     rows.end();
     world.assert_clean();

@@ -7,6 +7,8 @@ use super::world::HOME;
 use super::world::Rows;
 use super::world::SMALL;
 use super::world::World;
+use super::world::printed;
+use super::world::report;
 
 on_each_release!("plugin_submit" with registry:
     a_batch_script_runs_in_the_container,
@@ -17,30 +19,31 @@ on_each_release!("plugin_submit" with registry:
 );
 
 /// A script that tells where it runs.
-const SCRIPT: &str = "#!/bin/sh\ntest -e /etc/slurm && echo outside || echo inside\necho \"$# $1\"\npwd\nexit 7\n";
+const SCRIPT: &str = "#!/bin/sh\ntest -e /etc/slurm && echo outside || echo inside\necho \"$# $1\"\nexit 7\n";
 
 fn a_batch_script_runs_in_the_container(release: Release) {
     let world = World::new(release);
     let mut rows = Rows::default();
     let output = format!("{HOME}/batch.out");
-    let job = world.cluster.batch("tuser1", &["-o", &output, SMALL, "/dev/stdin", "an argument"], SCRIPT);
+    world.user().write("script", SCRIPT);
+    let job = world.cluster.batch("tuser1", &["-o", &output, SMALL, "script", "an argument"], "");
     rows.same(
         "options of sbatch",
-        world.user().run(&["cat", "batch.out"]).stdout,
-        "inside\n1 an argument\n/\n".to_owned(),
+        printed(&world.user().run(&["cat", "batch.out"]).stdout),
+        "inside\n1 an argument\n".to_owned(),
     );
     rows.holds("its exit code", world.cluster.job(&job.id).contains("ExitCode=7:0"));
     let lines = SCRIPT.replacen(
         '\n',
         "\n#SBATCH --container-image docker://nvcr.io\\#nvidia/pytorch:21.12-py3\n\
          #SBATCH --container-mounts=/etc/hosts:/etc/hosts-of-node\n#SBATCH --container-remap-root\n\
-         #SBATCH --container-workdir=/opt\nid -u; grep -c nvcr.io /etc/hosts-of-node\n",
+         #SBATCH --container-workdir=/opt\nid -u; pwd; grep -c nvcr.io /etc/hosts-of-node\n",
         1,
     );
-    rows.same("lines of a script", world.batch(&[], &lines), "0\n1\ninside\n0 \n/opt\n".to_owned());
+    rows.same("lines of a script", world.batch(&[], &lines), "0\n/opt\n1\ninside\n0 \n".to_owned());
     let other = lines.replace("--container-workdir=/opt", "--comment=none");
     let said = world.batch(&["--container-workdir=/tmp"], &other);
-    rows.same("both together", said, "0\n1\ninside\n0 \n/tmp\n".to_owned());
+    rows.same("both together", said, "0\n/tmp\n1\ninside\n0 \n".to_owned());
     // An image that cannot be had fails the job, and holds nothing up.
     let job = world.cluster.batch("tuser1", &["-o", &output, "--container-image=missing"], SCRIPT);
     let shown = world.cluster.job(&job.id);
@@ -71,7 +74,7 @@ fn variables_stand_for_options(release: Release) {
     let mut rows = Rows::default();
     let user = world.user().env("PYXIS_CONTAINER_IMAGE", "nvcr.io#nvidia/pytorch:21.12-py3");
     rows.prints(&user.run(&["srun", "pwd"]), "/workspace\n");
-    rows.prints(&user.run(&["srun", SMALL, "pwd"]), "/\n");
+    rows.prints(&user.run(&["srun", SMALL, "sh", "-c", "test ! -e /workspace && echo small"]), "small\n");
     rows.prints(&user.clone().env("PYXIS_CONTAINER_WORKDIR", "/opt").run(&["srun", "pwd"]), "/opt\n");
     let mounts = user.clone().env("PYXIS_CONTAINER_MOUNTS", "/etc/hosts:/from-node");
     rows.prints(&mounts.run(&["srun", "grep", "-c", "nvcr.io", "/from-node"]), "1\n");
@@ -80,8 +83,8 @@ fn variables_stand_for_options(release: Release) {
         "/bin/busybox\n",
     );
     // In a script, for its steps, and for the script itself.
-    let script = "#!/bin/sh\nexport PYXIS_CONTAINER_IMAGE=nvcr.io#nvidia/pytorch:21.12-py3\nsrun pwd\nsrun --container-image=small pwd\n";
-    rows.same("steps of a script", world.batch(&[], script), "/workspace\n/\n".to_owned());
+    let script = "#!/bin/sh\nexport PYXIS_CONTAINER_IMAGE=nvcr.io#nvidia/pytorch:21.12-py3\nsrun pwd\nsrun --container-image=small --container-workdir=/bin pwd\n";
+    rows.same("steps of a script", world.batch(&[], script), "/workspace\n/bin\n".to_owned());
     let submit = format!("sbatch --parsable -o {HOME}/said --wrap pwd");
     let id = user.shell(&submit).ok().trim().to_owned();
     world.cluster.wait_until("the job ends", || world.cluster.job_ended(&id));
@@ -112,8 +115,10 @@ fn an_array_and_a_requeued_job_run(release: Release) {
     world.cluster.root().run(&["scontrol", "requeue", &id]).ok();
     // A job that is sent back waits for two minutes, unless it is told not to.
     world.cluster.wait_until("it waits", || world.cluster.job(&id).contains("JobState=PENDING"));
-    world.cluster.root().run(&["scontrol", "update", &format!("jobid={id}"), "starttime=now"]).ok();
-    world.cluster.wait_until("it has run again", || world.cluster.job(&id).contains("JobState=COMPLETED"));
+    world.cluster.wait_until("it has run again", || {
+        let _ = world.cluster.root().run(&["scontrol", "update", &format!("jobid={id}"), "starttime=now"]);
+        world.cluster.job(&id).contains("JobState=COMPLETED")
+    });
     rows.prints(&world.user().run(&["cat", "runs"]), "\n1\n");
     rows.end();
     world.assert_clean();
@@ -126,9 +131,9 @@ fn a_second_step_runs_beside_the_first(release: Release) {
     world.wait_for("ready");
     let job = world.job();
     let said = world.shell(&["--overlap", "--jobid", &job, SMALL], "echo second; readlink /proc/self/ns/mnt");
-    rows.holds(format!("it runs: {}", said.report()), said.code() == 0 && said.stdout.starts_with("second\n"));
+    rows.holds(format!("it runs: {}", report(&said)), said.code() == 0 && said.stdout.starts_with("second\n"));
     let said = world.srun(&["--overlap", "--jobid", &job], &["cat", "/etc/slurm/plugstack.conf"]);
-    rows.holds(format!("one outside: {}", said.report()), said.stdout.contains("spank_berth"));
+    rows.holds(format!("one outside: {}", report(&said)), said.stdout.contains("spank_berth"));
     rows.prints(&world.let_go(first), "first\n");
     rows.end();
     world.assert_clean();

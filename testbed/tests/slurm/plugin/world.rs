@@ -70,14 +70,14 @@ impl World {
         Step(self.user().spawn(&[&["srun"], options, &["sh", "-c", line]].concat()))
     }
 
-    /// What a job script that was submitted with options has written.
+    /// What a job script that was submitted with options has written, without what is told of the fetch of an image.
     #[track_caller]
     pub fn batch(&self, options: &[&str], script: &str) -> String {
         let output = format!("{HOME}/batch.out");
         self.cluster.batch("tuser1", &[&["-o", &output], options].concat(), script);
         let text = self.user().run(&["cat", &output]).ok();
         self.user().run(&["rm", &output]).ok();
-        text
+        printed(&text)
     }
 
     /// Waits until a file of the user's home is there.
@@ -124,6 +124,17 @@ impl World {
     }
 }
 
+/// What a job wrote, without what is told of the fetch of an image.
+pub fn printed(text: &str) -> String {
+    text.split_inclusive('\n').filter(|line| !line.starts_with("pyxis: import")).collect()
+}
+
+/// What a command said, without the words that took it into the box.
+pub fn report(said: &Output) -> String {
+    let text = said.report();
+    text.split_once(" TERM=xterm ").map_or(text.clone(), |(_, rest)| rest.to_owned())
+}
+
 /// What was found to be otherwise than it should be: rows of a table are looked at to the last one.
 #[derive(Debug, Default)]
 pub struct Rows(Vec<String>);
@@ -146,7 +157,7 @@ impl Rows {
     /// A command succeeded and printed this.
     pub fn prints(&mut self, said: &Output, wanted: &str) {
         if (said.code(), said.stdout.as_str()) != (0, wanted) {
-            self.0.push(format!("instead of {wanted:?}: {}", said.report()));
+            self.0.push(format!("instead of {wanted:?}: {}", report(said)));
         }
     }
 
@@ -154,7 +165,7 @@ impl Rows {
     pub fn fails(&mut self, said: &Output, code: i32, words: &[&str]) {
         let missing: Vec<&&str> = words.iter().filter(|word| !said.stderr.contains(**word)).collect();
         if said.code() != code || !missing.is_empty() {
-            self.0.push(format!("not code {code} with the words {missing:?}: {}", said.report()));
+            self.0.push(format!("not code {code} with the words {missing:?}: {}", report(said)));
         }
     }
 
