@@ -10,14 +10,8 @@ use crate::doctor::Host;
 
 /// Where slurm.conf is looked for, in this order. The last is where slurmd of a cluster without files keeps what the
 /// controller sent.
-const PLACES: [&str; 6] = [
-    "/etc/slurm",
-    "/etc/slurm-llnl",
-    "/usr/local/etc/slurm",
-    "/usr/local/etc",
-    "/opt/slurm/etc",
-    CONFIGLESS,
-];
+const PLACES: [&str; 6] =
+    ["/etc/slurm", "/etc/slurm-llnl", "/usr/local/etc/slurm", "/usr/local/etc", "/opt/slurm/etc", CONFIGLESS];
 
 /// See [`PLACES`].
 const CONFIGLESS: &str = "/run/slurm/conf";

@@ -99,7 +99,8 @@ pub fn summarize(records: &[Record], asked: &[String]) -> Summary {
         }
     }
     let ill: BTreeSet<&String> = kinds.values().flat_map(|row| &row.nodes).collect();
-    let fine = answered.iter().filter(|node| !ill.iter().any(|ill| ill == *node)).map(|&node| node.to_owned()).collect();
+    let fine =
+        answered.iter().filter(|node| !ill.iter().any(|ill| ill == *node)).map(|&node| node.to_owned()).collect();
     let silent = asked.iter().filter(|node| !answered.contains(node.as_str())).cloned().collect();
     let mut rows: Vec<Row> = kinds.into_values().collect();
     rows.extend(clocks(records));
@@ -109,7 +110,8 @@ pub fn summarize(records: &[Record], asked: &[String]) -> Summary {
 
 /// Nodes whose clocks differ from that of most.
 fn clocks(records: &[Record]) -> Option<Row> {
-    let mut times: Vec<u64> = records.iter().filter(|record| record.kind.is_empty()).map(|record| record.time).collect();
+    let mut times: Vec<u64> =
+        records.iter().filter(|record| record.kind.is_empty()).map(|record| record.time).collect();
     times.sort_unstable();
     let middle = *times.get(times.len() / 2)?;
     let off = |record: &&Record| record.kind.is_empty() && record.time.abs_diff(middle) > APART;
@@ -153,7 +155,8 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_off_is_found_by_comparing_nodes() {
-        let records = [("n1", 100), ("n2", 102), ("n3", 700)].map(|(node, time)| record(node, "", Severity::Advice, time));
+        let records =
+            [("n1", 100), ("n2", 102), ("n3", 700)].map(|(node, time)| record(node, "", Severity::Advice, time));
         let summary = summarize(&records, &[]);
         assert_eq!(summary.rows[0].kind, "cluster-clock");
         assert_eq!(summary.rows[0].nodes, ["n3"]);

@@ -77,7 +77,7 @@ impl Fix {
     /// # Errors
     /// Why it cannot be done.
     pub fn apply(&self, host: &Host) -> Result<String, String> {
-        self.try_apply(host).map_err(|error| error.to_string())
+        self.try_apply(host).map_err(|error| plain(&error))
     }
 
     fn try_apply(&self, host: &Host) -> io::Result<String> {
@@ -132,6 +132,12 @@ fn run(host: &Host, then: &[&str]) -> io::Result<String> {
         return Ok(format!("; ran {}", then.join(" ")));
     }
     Err(io::Error::other(format!("what was written is not in force: {}: {}", then.join(" "), ran.reason())))
+}
+
+/// The system's words for an error, without its number.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error ").next().unwrap_or_default().to_owned()
 }
 
 fn append(host: &Host, path: &str, line: &str) -> io::Result<()> {

@@ -267,8 +267,7 @@ impl Host {
 
     /// Where a program is, in the folders that daemons look in.
     pub fn program(&self, name: &str) -> Option<String> {
-        const FOLDERS: [&str; 6] =
-            ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+        const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
         let runs = |path: &String| self.stat(path).is_some_and(|stat| stat.file && stat.mode & 0o111 != 0);
         if name.starts_with('/') {
             return Some(name.to_owned()).filter(runs);
@@ -328,5 +327,47 @@ fn fits(pattern: &str, name: &str) -> bool {
             let mut rest = name.chars();
             rest.next().is_some_and(|first| letter == '?' || letter == first) && fits(letters.as_str(), rest.as_str())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::tests::world::World;
+
+    #[test]
+    fn patterns_fit_whole_names() {
+        for (pattern, name, expected) in [
+            ("*.conf", "berth.conf", true),
+            ("*.conf", "berth.conf.bak", false),
+            ("*", "", true),
+            ("a?c*", "abcdef", true),
+            ("a?c", "ac", false),
+        ] {
+            assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_on_the_deepest_and_latest_mount() {
+        let mut world = World::bare();
+        world.mount("/home", "nfs4", "rw");
+        world.mount("/home/alice", "lustre", "rw,flock");
+        world.mount("/home", "xfs", "ro");
+        let host = world.host();
+        let kind = |path: &str| host.file_system(path).map(|(kind, _)| kind);
+        assert_eq!(kind("/home/alice/x").as_deref(), Some("lustre"));
+        assert_eq!(kind("/home/bob").as_deref(), Some("xfs"));
+        assert_eq!(kind("/homes").as_deref(), Some("ext4"));
+        assert_eq!(host.mounted("/home/alice").map(|(_, _, source)| source).as_deref(), Some("server:/x"));
+    }
+
+    #[test]
+    fn the_nearest_folder_of_a_path_that_is_not_there_is_above_it() {
+        let host = World::bare().host();
+        // The folder is gone with the world: nothing below the root is there.
+        assert_eq!(host.nearest(Path::new("/home/alice/store/x/y")), Path::new("/"));
+        let world = World::bare();
+        assert_eq!(world.host().nearest(Path::new("/home/alice/store/x/y")), Path::new("/home/alice/store"));
     }
 }

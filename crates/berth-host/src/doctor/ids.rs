@@ -16,7 +16,8 @@ use crate::subid::users;
 use crate::subid::users::Accounts;
 
 /// What works with one id only.
-const ONE_ID: &str = "berth run --subid, podman and buildah, which need many ids; berth run and --remap-root work without";
+const ONE_ID: &str =
+    "berth run --subid, podman and buildah, which need many ids; berth run and --remap-root work without";
 
 /// The files, the two programs, and whether they hand out what is in the files.
 pub fn sub_ids(host: &Host, notes: &mut Notes) {
@@ -45,13 +46,17 @@ pub fn sub_ids(host: &Host, notes: &mut Notes) {
                 .mend("berth subid write    # ranges for all users that never meet");
         }
     }
-    let missing = notes.findings.iter().any(|finding| finding.kind == "subid-missing" || finding.kind.starts_with("newuidmap"));
+    let missing =
+        notes.findings.iter().any(|finding| finding.kind == "subid-missing" || finding.kind.starts_with("newuidmap"));
     if host.person.named && host.person.uid != 0 && !missing {
         match host.tries.attempt(Attempt::ManyIds, Path::new("/")) {
             Ok(()) => notes.fine(format!("a container with many ids was started as {}", host.person.name)),
             Err(reason) => {
                 notes
-                    .fault("subid-fails", format!("no container with many ids can be started as {}: {reason}", host.person.name))
+                    .fault(
+                        "subid-fails",
+                        format!("no container with many ids can be started as {}: {reason}", host.person.name),
+                    )
                     .breaks(ONE_ID)
                     .mend("berth subid check");
             }
@@ -137,12 +142,21 @@ pub fn run_user(host: &Host, notes: &mut Notes) {
             let wanted = host.slurm().and_then(|site| host.read(&site.file("oci.conf")).ok());
             if wanted.is_some_and(|text| crate::slurm::oci::needs_run_user(&text)) {
                 notes
-                    .fault("run-user-missing", format!("there is no {dir}, where oci.conf lets the runtime keep its state"))
+                    .fault(
+                        "run-user-missing",
+                        format!("there is no {dir}, where oci.conf lets the runtime keep its state"),
+                    )
                     .breaks("steps with --container on nodes where the user is not logged in")
-                    .mend(format!("loginctl enable-linger {}    # or berth as the runtime: berth setup slurm --write", host.person.name));
+                    .mend(format!(
+                        "loginctl enable-linger {}    # or berth as the runtime: berth setup slurm --write",
+                        host.person.name
+                    ));
             } else if host.program("podman").is_some() {
                 notes
-                    .advice("run-user-missing", format!("there is no {dir}: {} has no login session here", host.person.name))
+                    .advice(
+                        "run-user-missing",
+                        format!("there is no {dir}: {} has no login session here", host.person.name),
+                    )
                     .breaks("podman and rootless docker in jobs; berth does without")
                     .mend(format!("loginctl enable-linger {}", host.person.name));
             } else {

@@ -57,7 +57,10 @@ pub fn settings(host: &Host, notes: &mut Notes) {
         }
         Some(limit) if limit < FEW => {
             notes
-                .advice("userns-few", format!("each user may have only {limit} user namespaces (user.max_user_namespaces)"))
+                .advice(
+                    "userns-few",
+                    format!("each user may have only {limit} user namespaces (user.max_user_namespaces)"),
+                )
                 .breaks("a node full of containers runs out of them: \"No space left on device\"")
                 .fix(Fix::Sysctl { key: "user.max_user_namespaces", value: ENOUGH });
         }
@@ -74,7 +77,11 @@ pub fn settings(host: &Host, notes: &mut Notes) {
             .fault("overlay-missing", "the kernel has not loaded its module overlay, which only root can do")
             .breaks("the root file system of every container")
             .mend("modprobe overlay && echo overlay >/etc/modules-load.d/berth.conf")
-            .fix(Fix::Line { path: "/etc/modules-load.d/berth.conf".to_owned(), line: "overlay".to_owned(), then: &["modprobe", "overlay"] });
+            .fix(Fix::Line {
+                path: "/etc/modules-load.d/berth.conf".to_owned(),
+                line: "overlay".to_owned(),
+                then: &["modprobe", "overlay"],
+            });
     }
     if notes.findings.is_empty() {
         notes.fine(format!("Linux {release}, with user namespaces for ordinary users"));
@@ -127,7 +134,10 @@ pub fn devices(host: &Host, notes: &mut Notes) {
         }
         Some(stat) if stat.mode & 0o006 != 0o006 => {
             notes
-                .advice("fuse-closed", format!("/dev/fuse has the mode {:04o}: ordinary users cannot open it", stat.mode))
+                .advice(
+                    "fuse-closed",
+                    format!("/dev/fuse has the mode {:04o}: ordinary users cannot open it", stat.mode),
+                )
                 .breaks(breaks)
                 .fix(Fix::Mode { path: "/dev/fuse".to_owned(), mode: 0o666 });
         }
@@ -160,15 +170,26 @@ pub fn control_groups(host: &Host, notes: &mut Notes) {
     let uid = host.person.uid;
     let group = format!("/sys/fs/cgroup/user.slice/user-{uid}.slice/user@{uid}.service/cgroup.controllers");
     if let Some(have) = host.line(&group).filter(|_| host.program("podman").is_some() && uid != 0) {
-        let missing: Vec<&str> =
-            ["cpu", "memory", "pids"].into_iter().filter(|name| !have.split_whitespace().any(|word| word == *name)).collect();
+        let missing: Vec<&str> = ["cpu", "memory", "pids"]
+            .into_iter()
+            .filter(|name| !have.split_whitespace().any(|word| word == *name))
+            .collect();
         if !missing.is_empty() {
             let path = "/etc/systemd/system/user@.service.d/berth-delegate.conf";
             notes
-                .advice("cgroup-delegation", format!("systemd does not hand {} to sessions of users", missing.join(", ")))
+                .advice(
+                    "cgroup-delegation",
+                    format!("systemd does not hand {} to sessions of users", missing.join(", ")),
+                )
                 .breaks("podman run --memory, --cpus and --pids-limit as an ordinary user")
-                .mend(format!("printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' >{path} && systemctl daemon-reload"))
-                .fix(Fix::File { path: path.to_owned(), content: "[Service]\nDelegate=cpu cpuset io memory pids\n".to_owned(), then: &["systemctl", "daemon-reload"] });
+                .mend(format!(
+                    "printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' >{path} && systemctl daemon-reload"
+                ))
+                .fix(Fix::File {
+                    path: path.to_owned(),
+                    content: "[Service]\nDelegate=cpu cpuset io memory pids\n".to_owned(),
+                    then: &["systemctl", "daemon-reload"],
+                });
             return;
         }
     }
@@ -204,7 +225,11 @@ pub fn security_modules(host: &Host, notes: &mut Notes) {
         }
     }
     if notes.findings.is_empty() {
-        notes.fine(if said.is_empty() { "nothing restricts user namespaces".to_owned() } else { format!("{}, and lets berth work", said.join("; ")) });
+        notes.fine(if said.is_empty() {
+            "nothing restricts user namespaces".to_owned()
+        } else {
+            format!("{}, and lets berth work", said.join("; "))
+        });
     }
 }
 

@@ -112,7 +112,9 @@ impl Live {
     pub fn new(person: &Person, limit: Duration) -> std::io::Result<Live> {
         let own = rustix::process::geteuid().as_raw();
         let ids = (own == 0 && person.uid != 0).then_some((person.uid, person.gid));
-        let scratch = std::env::temp_dir().join(format!("berth-doctor-{}", std::process::id()));
+        // Among temporary files anybody may have taken a name that can be guessed.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+        let scratch = std::env::temp_dir().join(format!("berth-doctor-{}-{now}", std::process::id()));
         fs::create_dir(&scratch)?;
         let live = Live { ids, home: person.home.clone(), scratch, limit };
         for name in ["overlay", "root", "root/bin", "home"] {
@@ -138,7 +140,12 @@ impl Live {
         command.env("HOME", home.unwrap_or_else(|| self.scratch.join("home")));
         if let Some((uid, gid)) = self.ids {
             // Dropping root's groups comes with another uid.
-            command.uid(uid).gid(gid).env_remove("XDG_RUNTIME_DIR").env_remove("XDG_DATA_HOME").env_remove("XDG_CONFIG_HOME");
+            command
+                .uid(uid)
+                .gid(gid)
+                .env_remove("XDG_RUNTIME_DIR")
+                .env_remove("XDG_DATA_HOME")
+                .env_remove("XDG_CONFIG_HOME");
         }
         command
     }
@@ -171,17 +178,23 @@ impl Tries for Live {
                 }
                 ran
             }
-            (Attempt::Overlay, Some(word)) => {
-                finish(self.own(&["doctor", "--try", word, "--in", &self.scratch.join("overlay").to_string_lossy()]), "", self.program())
+            (Attempt::Overlay, Some(word)) => finish(
+                self.own(&["doctor", "--try", word, "--in", &self.scratch.join("overlay").to_string_lossy()]),
+                "",
+                self.program(),
+            ),
+            (_, Some(word)) => {
+                finish(self.own(&["doctor", "--try", word, "--in", &place.to_string_lossy()]), "", self.program())
             }
-            (_, Some(word)) => finish(self.own(&["doctor", "--try", word, "--in", &place.to_string_lossy()]), "", self.program()),
             (_, None) => return Ok(()),
         };
         if ran.ok() {
             return Ok(());
         }
         let error: serde_json::Value = serde_json::from_str(ran.stderr.trim()).unwrap_or_default();
-        Err(error["error"].as_str().map_or_else(|| ran.reason().trim_start_matches("berth: ").to_owned(), str::to_owned))
+        Err(error["error"]
+            .as_str()
+            .map_or_else(|| ran.reason().trim_start_matches("berth: ").to_owned(), str::to_owned))
     }
 
     fn connect(&self, host: &str, port: u16) -> Result<(), String> {
@@ -223,7 +236,8 @@ impl Tries for Live {
         let now = SystemTime::now();
         // Left behind it would be a file of one letter with a telling name.
         let _ = fs::remove_file(path);
-        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).ok().and_then(|time| i64::try_from(time.as_secs()).ok());
+        let seconds =
+            |time: SystemTime| time.duration_since(UNIX_EPOCH).ok().and_then(|time| i64::try_from(time.as_secs()).ok());
         Some(seconds(changed.ok()?)? - seconds(now)?)
     }
 
@@ -243,7 +257,13 @@ fn finish(mut command: Command, input: &str, limit: Duration) -> Ran {
     command.stdin(piped).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = match command.spawn() {
         Ok(child) => child,
-        Err(error) => return Ran { missing: error.kind() == std::io::ErrorKind::NotFound, stderr: error.to_string(), ..Ran::default() },
+        Err(error) => {
+            return Ran {
+                missing: error.kind() == std::io::ErrorKind::NotFound,
+                stderr: error.to_string(),
+                ..Ran::default()
+            };
+        }
     };
     if let Some(mut pipe) = child.stdin.take() {
         // A program that does not read is judged by how it ends.

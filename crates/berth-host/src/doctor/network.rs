@@ -25,7 +25,8 @@ pub fn registries(host: &Host, notes: &mut Notes) {
             }
             let mirrors = entry.get("mirror").and_then(toml::Value::as_array).into_iter().flatten();
             for place in std::iter::once(entry).chain(mirrors) {
-                let place = place.get("location").or(place.get("prefix")).and_then(toml::Value::as_str).unwrap_or_default();
+                let place =
+                    place.get("location").or(place.get("prefix")).and_then(toml::Value::as_str).unwrap_or_default();
                 names.push(place.split('/').next().unwrap_or_default().to_owned());
             }
         }
@@ -42,7 +43,8 @@ pub fn registries(host: &Host, notes: &mut Notes) {
     let ask = |name: &String| {
         let (target, port) = split_port(name, 443);
         let own = host.env("no_proxy").or(host.env("NO_PROXY")).unwrap_or_default();
-        let direct = !proxied || own.split(',').any(|part| !part.is_empty() && target.ends_with(part.trim().trim_start_matches('.')));
+        let direct = !proxied
+            || own.split(',').any(|part| !part.is_empty() && target.ends_with(part.trim().trim_start_matches('.')));
         if direct { host.tries.connect(&target, port) } else { Ok(()) }
     };
     let answers: Vec<Result<(), String>> = thread::scope(|scope| {
@@ -54,7 +56,10 @@ pub fn registries(host: &Host, notes: &mut Notes) {
             Ok(()) => notes.fine(format!("the registry {name} can be reached")),
             Err(reason) => {
                 notes
-                    .advice("registry-unreachable", format!("the registry {name} of registries.conf cannot be reached: {reason}"))
+                    .advice(
+                        "registry-unreachable",
+                        format!("the registry {name} of registries.conf cannot be reached: {reason}"),
+                    )
                     .breaks("berth pull and podman pull of its images here")
                     .mend(format!("curl -v https://{name}/v2/    # a proxy, a firewall, or a name that no longer is"));
             }
@@ -71,7 +76,9 @@ fn split_port(name: &str, default: u16) -> (String, u16) {
 }
 
 fn proxy(host: &Host) -> Option<(&'static str, &str)> {
-    ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy"].into_iter().find_map(|name| Some((name, host.env(name)?)))
+    ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy"]
+        .into_iter()
+        .find_map(|name| Some((name, host.env(name)?)))
 }
 
 /// The proxy of the environment.
@@ -132,7 +139,8 @@ pub fn certificates(host: &Host, notes: &mut Notes) {
                         .breaks(format!("every image of {registry}"))
                         .mend(format!("openssl x509 -inform der -in {path} -out {path}.pem && mv {path}.pem {path}"));
                 }
-                if let Some(stem) = name.strip_suffix(".cert").filter(|stem| !host.exists(&format!("{dir}/{stem}.key"))) {
+                if let Some(stem) = name.strip_suffix(".cert").filter(|stem| !host.exists(&format!("{dir}/{stem}.key")))
+                {
                     notes
                         .fault("certificate-key", format!("{path} has no key {stem}.key beside it"))
                         .breaks(format!("every image of {registry}"))
@@ -154,7 +162,14 @@ pub fn clock(host: &Host, notes: &mut Notes) {
         Some(ahead) if ahead.abs() >= APART => {
             let which = if ahead > 0 { "behind" } else { "ahead of" };
             notes
-                .fault("clock", format!("this host's clock is {} s {which} that of the file system {}", ahead.abs(), nearest.display()))
+                .fault(
+                    "clock",
+                    format!(
+                        "this host's clock is {} s {which} that of the file system {}",
+                        ahead.abs(),
+                        nearest.display()
+                    ),
+                )
                 .breaks("munge beyond 300 s, certificates, and what berth gc thinks is old")
                 .mend("chronyc makestep    # or: systemctl restart systemd-timesyncd");
         }

@@ -15,7 +15,9 @@ pub fn check(host: &Host, notes: &mut Notes) {
     let path = site.file("oci.conf");
     let Ok(text) = host.read(&path) else {
         let stack = plugstack::read(host, &site.file("plugstack.conf"));
-        if stack.plugins.iter().any(|plugin| plugin.object.ends_with(PLUGIN)) && oci::advised(site.version, true).is_none() {
+        if stack.plugins.iter().any(|plugin| plugin.object.ends_with(PLUGIN))
+            && oci::advised(site.version, true).is_none()
+        {
             notes.fine(format!("no oci.conf: on Slurm {} the plugin serves --container", site.version));
             return;
         }

@@ -25,14 +25,17 @@ pub fn check(host: &Host, notes: &mut Notes) {
         if key.ends_with("Slurmctld") && host.program("slurmctld").is_none() {
             continue;
         }
-        for pattern in site.value(key).into_iter().flat_map(|text| text.split(',')).filter(|text| text.starts_with('/')) {
+        for pattern in site.value(key).into_iter().flat_map(|text| text.split(',')).filter(|text| text.starts_with('/'))
+        {
             let files = host.glob(pattern);
             let breaks = if roots { "slurmd drains the node when it cannot run it" } else { "every step of every job" };
             if files.is_empty() && !pattern.contains('*') {
                 notes
                     .fault("script-missing", format!("slurm.conf has {key}={pattern}, which is not there"))
                     .breaks(breaks)
-                    .mend(format!("scp CONTROLLER:{pattern} {pattern}    # or take it out of slurm.conf; scontrol reconfigure"));
+                    .mend(format!(
+                        "scp CONTROLLER:{pattern} {pattern}    # or take it out of slurm.conf; scontrol reconfigure"
+                    ));
             }
             for file in files {
                 let Some(stat) = host.stat(&file) else { continue };
@@ -54,7 +57,11 @@ pub fn check(host: &Host, notes: &mut Notes) {
         }
     }
     if notes.findings.is_empty() {
-        notes.fine(if fine.is_empty() { "no prolog and no epilog".to_owned() } else { format!("{} can be run", fine.join(", ")) });
+        notes.fine(if fine.is_empty() {
+            "no prolog and no epilog".to_owned()
+        } else {
+            format!("{} can be run", fine.join(", "))
+        });
     }
 }
 
@@ -68,7 +75,10 @@ pub fn gres(host: &Host, notes: &mut Notes) {
             notes
                 .fault("gres-missing", format!("slurm.conf promises {} and there is no gres.conf", wants.value))
                 .breaks("slurmd drains the node: it does not find its devices")
-                .mend(format!("echo 'Name=gpu File=/dev/nvidia[0-7]' >{}    # or AutoDetect=nvml", site.file("gres.conf")));
+                .mend(format!(
+                    "echo 'Name=gpu File=/dev/nvidia[0-7]' >{}    # or AutoDetect=nvml",
+                    site.file("gres.conf")
+                ));
         }
         return;
     }
@@ -81,7 +91,10 @@ pub fn gres(host: &Host, notes: &mut Notes) {
             notes
                 .fault("gres-device", format!("gres.conf names {first}, which is not there ({} in all)", missing.len()))
                 .breaks("jobs with --gres on this node, and --gpus")
-                .mend(format!("ls {}    # load the driver: nvidia-modprobe -u -c=0", first.trim_end_matches(char::is_numeric).to_owned() + "*"));
+                .mend(format!(
+                    "ls {}    # load the driver: nvidia-modprobe -u -c=0",
+                    first.trim_end_matches(char::is_numeric).to_owned() + "*"
+                ));
         }
     }
     if notes.findings.is_empty() {

@@ -11,8 +11,7 @@ use crate::slurm::plugstack;
 pub const PLUGIN: &str = "spank_berth.so";
 
 /// Where it is looked for.
-pub const PLUGIN_PLACES: [&str; 4] =
-    ["/usr/lib/berth", "/usr/local/lib/berth", "/usr/lib64/berth", "/opt/berth/lib"];
+pub const PLUGIN_PLACES: [&str; 4] = ["/usr/lib/berth", "/usr/local/lib/berth", "/usr/lib64/berth", "/opt/berth/lib"];
 
 /// What a stranger's plugin does.
 const ROOTS_CODE: &str = "slurmstepd loads it as root: who can change it is root on every node";
@@ -70,12 +69,25 @@ fn tracking(host: &Host, notes: &mut Notes) {
     let Some(site) = host.slurm() else { return };
     if let Some(kind) = site.value("ProctrackType").filter(|kind| !kind.contains("cgroup")) {
         notes
-            .advice("slurm-proctrack", format!("ProctrackType is {kind}: slurmd loses processes that leave their parent"))
+            .advice(
+                "slurm-proctrack",
+                format!("ProctrackType is {kind}: slurmd loses processes that leave their parent"),
+            )
             .breaks("the end of containers: some outlive scancel")
             .mend(format!("sed -i 's|^ProctrackType=.*|ProctrackType=proctrack/cgroup|' {}", site.file("slurm.conf")));
-    } else if site.value("ProctrackType").is_some() && !host.exists(&site.file("cgroup.conf")) && site.version < Version(23, 2) {
+    } else if site.value("ProctrackType").is_some()
+        && !host.exists(&site.file("cgroup.conf"))
+        && site.version < Version(23, 2)
+    {
         notes
-            .fault("slurm-cgroup-conf", format!("there is no {}, without which slurmd {} looks in the wrong folder", site.file("cgroup.conf"), site.version))
+            .fault(
+                "slurm-cgroup-conf",
+                format!(
+                    "there is no {}, without which slurmd {} looks in the wrong folder",
+                    site.file("cgroup.conf"),
+                    site.version
+                ),
+            )
             .breaks("slurmd: \"cgroup namespace 'freezer' not mounted. aborting\"")
             .fix(Fix::Line { path: site.file("cgroup.conf"), line: "CgroupPlugin=autodetect".to_owned(), then: &[] });
     }
@@ -84,16 +96,23 @@ fn tracking(host: &Host, notes: &mut Notes) {
     let unified = host.exists("/sys/fs/cgroup/cgroup.controllers");
     if plugin.is_some_and(|entry| entry.value == "cgroup/v2") && !unified && host.exists("/sys/fs/cgroup") {
         notes
-            .fault("slurm-cgroup-plugin", "cgroup.conf asks for cgroup/v2, and this host has control groups of version 1")
+            .fault(
+                "slurm-cgroup-plugin",
+                "cgroup.conf asks for cgroup/v2, and this host has control groups of version 1",
+            )
             .breaks("slurmd does not start: \"Hybrid mode is not supported\"")
             .mend(format!("sed -i 's|^CgroupPlugin=.*|CgroupPlugin=autodetect|' {}", site.file("cgroup.conf")));
     }
     // Where slurm.conf cannot be read, that is the finding.
-    if !site.conf.is_empty() && site.value("LaunchParameters").is_none_or(|text| !text.contains("use_interactive_step")) {
+    if !site.conf.is_empty() && site.value("LaunchParameters").is_none_or(|text| !text.contains("use_interactive_step"))
+    {
         notes
             .advice("slurm-interactive", "LaunchParameters lacks use_interactive_step")
             .breaks("salloc --container and salloc --container-image: refused, or the shell is on the submitting host")
-            .mend(format!("echo LaunchParameters=use_interactive_step >>{} && scontrol reconfigure", site.file("slurm.conf")));
+            .mend(format!(
+                "echo LaunchParameters=use_interactive_step >>{} && scontrol reconfigure",
+                site.file("slurm.conf")
+            ));
     }
 }
 
@@ -110,13 +129,17 @@ pub fn plugins(host: &Host, notes: &mut Notes) {
     }
     for (file, line, pattern) in stack.empty_includes.iter().filter(|_| site.configless) {
         notes
-            .fault("plugstack-include", format!("line {line} of {file} includes {pattern}, which the controller does not send"))
+            .fault(
+                "plugstack-include",
+                format!("line {line} of {file} includes {pattern}, which the controller does not send"),
+            )
             .breaks("the plugins that it names")
             .mend(format!("write what is in {pattern} into plugstack.conf itself, on the controller"));
     }
     let is_berth = |object: &str| object.ends_with("spank_berth.so");
     for plugin in &stack.plugins {
-        let dirs = site.value("PluginDir").unwrap_or("/usr/lib64/slurm:/usr/lib/slurm:/usr/lib/x86_64-linux-gnu/slurm-wlm");
+        let dirs =
+            site.value("PluginDir").unwrap_or("/usr/lib64/slurm:/usr/lib/slurm:/usr/lib/x86_64-linux-gnu/slurm-wlm");
         let object = if plugin.object.starts_with('/') {
             Some(plugin.object.clone()).filter(|path| host.exists(path))
         } else {
@@ -145,7 +168,9 @@ pub fn plugins(host: &Host, notes: &mut Notes) {
     if let Some(pyxis) = stack.plugins.iter().find(|plugin| plugin.object.contains("pyxis") && berths > 0) {
         notes
             .fault("plugin-pyxis", format!("both berth and pyxis are in the plugin stack ({})", pyxis.file))
-            .breaks("--container-image and its sisters: Slurm gives them to whoever is loaded first, and ignores the other")
+            .breaks(
+                "--container-image and its sisters: Slurm gives them to whoever is loaded first, and ignores the other",
+            )
             .mend(format!("sed -i '{}s/^/#/' {}", pyxis.line, pyxis.file));
     }
     if berths > 1 {
@@ -172,7 +197,10 @@ pub fn plugins(host: &Host, notes: &mut Notes) {
             let lines = help.stderr.lines().filter(|line| line.contains("spank") || line.contains("ncompatible"));
             let reason = lines.last().map_or_else(String::new, |line| format!(": {line}"));
             notes
-                .fault("plugin-not-loaded", format!("srun does not know --container-image though {path} names the plugin{reason}"))
+                .fault(
+                    "plugin-not-loaded",
+                    format!("srun does not know --container-image though {path} names the plugin{reason}"),
+                )
                 .breaks("srun --container-image")
                 .mend("srun -vv true 2>&1 | grep -i spank");
         }
@@ -190,7 +218,8 @@ fn loadable(host: &Host, object: &str, notes: &mut Notes) {
     }
     let bytes = std::fs::read(host.path(object)).unwrap_or_default();
     let machine: [u8; 2] = if cfg!(target_arch = "aarch64") { [183, 0] } else { [62, 0] };
-    let elf = bytes.starts_with(b"\x7fELF") && bytes.get(16..18) == Some(&[3, 0]) && bytes.get(18..20) == Some(&machine);
+    let elf =
+        bytes.starts_with(b"\x7fELF") && bytes.get(16..18) == Some(&[3, 0]) && bytes.get(18..20) == Some(&machine);
     let has = |name: &[u8]| bytes.windows(name.len()).any(|window| window == name);
     if !elf || !has(b"plugin_type") {
         notes
@@ -211,7 +240,10 @@ pub fn munge(host: &Host, notes: &mut Notes) {
     let socket = site.value("AuthInfo").and_then(|text| text.split(',').find_map(|part| part.strip_prefix("socket=")));
     let socket = socket.unwrap_or("/run/munge/munge.socket.2");
     if !host.exists(socket) {
-        notes.fault("munge-socket", format!("munge has no socket {socket}")).breaks(breaks).mend("systemctl restart munge");
+        notes
+            .fault("munge-socket", format!("munge has no socket {socket}"))
+            .breaks(breaks)
+            .mend("systemctl restart munge");
         return;
     }
     let made = host.run(&["munge", "-n", "--socket", socket]);
@@ -231,7 +263,10 @@ pub fn munge(host: &Host, notes: &mut Notes) {
         let text = read.reason();
         let clock = text.contains("xpired") || text.contains("ewound");
         notes
-            .fault(if clock { "munge-clock" } else { "munge-refuses" }, format!("munge does not take its own credential: {text}"))
+            .fault(
+                if clock { "munge-clock" } else { "munge-refuses" },
+                format!("munge does not take its own credential: {text}"),
+            )
             .breaks(breaks)
             .mend(if clock { "chronyc makestep" } else { "systemctl restart munge" });
         return;

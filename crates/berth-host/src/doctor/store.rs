@@ -38,16 +38,24 @@ pub fn check(host: &Host, notes: &mut Notes) {
         match host.stat(&below) {
             Some(stat) if stat.dir && stat.mode & 0o002 != 0 => {
                 notes
-                    .fault("store-open", format!("everybody can write to the shared store {below} (mode {:04o})", stat.mode))
+                    .fault(
+                        "store-open",
+                        format!("everybody can write to the shared store {below} (mode {:04o})", stat.mode),
+                    )
                     .breaks("trust in its images: anybody can put something else in their place")
                     .fix(Fix::Mode { path: below.into_owned(), mode: stat.mode & 0o7775 & !0o002 });
             }
             Some(stat) if stat.dir => notes.fine(format!("the shared store {below} is there")),
             _ => {
                 notes
-                    .advice("store-below-missing", format!("the shared store {below} of the configuration is not there"))
+                    .advice(
+                        "store-below-missing",
+                        format!("the shared store {below} of the configuration is not there"),
+                    )
                     .breaks("its images are fetched again by everybody")
-                    .mend(format!("mount {below}; ls {below}    # or take it out of `stores` in /etc/berth/berth.toml"));
+                    .mend(format!(
+                        "mount {below}; ls {below}    # or take it out of `stores` in /etc/berth/berth.toml"
+                    ));
             }
         }
     }
@@ -67,12 +75,21 @@ fn own(host: &Host, store: &str, notes: &mut Notes) {
         let may = person.uid == 0 || others || (stat.uid == person.uid && bits & 0o200 != 0);
         if !may && nearest != store {
             notes
-                .fault("store-parent", format!("{store} is not there, and {} may not make it in {nearest}", person.name))
+                .fault(
+                    "store-parent",
+                    format!("{store} is not there, and {} may not make it in {nearest}", person.name),
+                )
                 .breaks("berth pull, and every container from an image")
                 .fix(Fix::Directory { path: store.to_owned(), mode: 0o700, owner: Some((person.uid, person.gid)) });
         } else if !may {
             notes
-                .fault("store-unwritable", format!("{} may not write to the store {store} (owner {}, mode {:04o})", person.name, stat.uid, bits))
+                .fault(
+                    "store-unwritable",
+                    format!(
+                        "{} may not write to the store {store} (owner {}, mode {:04o})",
+                        person.name, stat.uid, bits
+                    ),
+                )
                 .breaks("berth pull, and every container from an image")
                 .mend(format!("chown {} {store} && chmod u+rwx {store}", person.name));
         }
@@ -145,7 +162,10 @@ fn room(host: &Host, what: &str, dir: &str, notes: &mut Notes) {
     }
     if space.files.is_some_and(|files| files < FEW_FILES) {
         notes
-            .fault("store-files", format!("only {} more files can be made where the {what} is ({dir})", space.files.unwrap_or(0)))
+            .fault(
+                "store-files",
+                format!("only {} more files can be made where the {what} is ({dir})", space.files.unwrap_or(0)),
+            )
             .breaks("berth pull: \"No space left on device\" though there is room")
             .mend("berth gc --keep-age 30d; df -i");
     }

@@ -26,7 +26,8 @@ fn base(host: &Host, system: &str, own: &str) -> Result<String, Error> {
         return Ok(system.to_owned());
     }
     let home = host.person.home.as_ref();
-    home.map(|home| format!("{home}/.config/{own}")).ok_or_else(|| Error::Unfit("there is no home directory".to_owned()))
+    home.map(|home| format!("{home}/.config/{own}"))
+        .ok_or_else(|| Error::Unfit("there is no home directory".to_owned()))
 }
 
 /// podman's files.
@@ -37,25 +38,31 @@ pub fn podman(host: &Host, wishes: &Wishes) -> Result<Plan, Error> {
     let mut plan = Plan { name: "podman", ..Plan::default() };
     let dir = base(host, "/etc/containers", "containers")?;
     let runtime = runtime(host, &mut plan);
-    plan.changes.push(file(format!("{dir}/containers.conf.d/50-berth.conf"), vec![
-        line("# Written by `berth setup podman`; `berth setup podman --undo` removes it.", ""),
-        line("[engine]", ""),
-        line("runtime = \"berth\"", "podman and buildah start containers with berth"),
-        line("runtime_supports_json = [\"crun\", \"runc\", \"berth\"]", "errors reach podman as they are"),
-        line("runtime_supports_nocgroup = [\"crun\", \"berth\"]", "podman run --cgroups=disabled"),
-        line("", ""),
-        line("[engine.runtimes]", ""),
-        line(format!("berth = [\"{runtime}\"]"), "where it is"),
-    ]));
+    plan.changes.push(file(
+        format!("{dir}/containers.conf.d/50-berth.conf"),
+        vec![
+            line("# Written by `berth setup podman`; `berth setup podman --undo` removes it.", ""),
+            line("[engine]", ""),
+            line("runtime = \"berth\"", "podman and buildah start containers with berth"),
+            line("runtime_supports_json = [\"crun\", \"runc\", \"berth\"]", "errors reach podman as they are"),
+            line("runtime_supports_nocgroup = [\"crun\", \"berth\"]", "podman run --cgroups=disabled"),
+            line("", ""),
+            line("[engine.runtimes]", ""),
+            line(format!("berth = [\"{runtime}\"]"), "where it is"),
+        ],
+    ));
     if let Some(storage) = &wishes.storage {
         self::storage(host, &dir, storage, &mut plan)?;
     }
     if !wishes.registries.is_empty() {
         let list: Vec<String> = wishes.registries.iter().map(|name| format!("\"{name}\"")).collect();
-        plan.changes.push(file(format!("{dir}/registries.conf.d/50-berth.conf"), vec![line(
-            format!("unqualified-search-registries = [{}]", list.join(", ")),
-            "where names without a registry are looked for, in this order; by berth, too",
-        )]));
+        plan.changes.push(file(
+            format!("{dir}/registries.conf.d/50-berth.conf"),
+            vec![line(
+                format!("unqualified-search-registries = [{}]", list.join(", ")),
+                "where names without a registry are looked for, in this order; by berth, too",
+            )],
+        ));
     }
     Ok(plan)
 }
@@ -78,20 +85,31 @@ fn storage(host: &Host, dir: &str, storage: &str, plan: &mut Plan) -> Result<(),
     let content = match there {
         Some(there) if there == value => before.clone(),
         Some(_) => {
-            let same = |line: &&&str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+            let same = |line: &&&str| {
+                line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
+            };
             let old = lines.iter().find(same).copied().unwrap_or_default();
             before.replacen(old, &ours.text, 1)
         }
         None if table.contains_key("storage") && lines.iter().any(|line| line.trim() == "[storage]") => {
             let text: Vec<String> = lines
                 .iter()
-                .map(|line| if line.trim() == "[storage]" { format!("{line}\n{}", ours.text) } else { (*line).to_owned() })
+                .map(
+                    |line| {
+                        if line.trim() == "[storage]" { format!("{line}\n{}", ours.text) } else { (*line).to_owned() }
+                    },
+                )
                 .collect();
             text.join("\n") + "\n"
         }
         None => added(&added(&before, "[storage]"), "driver = \"overlay\"") + &ours.text + "\n",
     };
-    plan.changes.push(Change { path, content, mode: 0o644, lines: vec![ours, line("driver = \"overlay\"", "layers are laid over each other by the kernel")] });
+    plan.changes.push(Change {
+        path,
+        content,
+        mode: 0o644,
+        lines: vec![ours, line("driver = \"overlay\"", "layers are laid over each other by the kernel")],
+    });
     Ok(())
 }
 
@@ -121,17 +139,26 @@ pub fn docker(host: &Host, wishes: &Wishes) -> Result<Plan, Error> {
     }
     let pretty = serde_json::to_string_pretty(&value).map_err(|error| Error::Unfit(error.to_string()))?;
     let lines = vec![
-        line("  \"default-runtime\": \"berth\",", "docker run starts containers with berth; --runtime=runc is still there"),
+        line(
+            "  \"default-runtime\": \"berth\",",
+            "docker run starts containers with berth; --runtime=runc is still there",
+        ),
         line("    \"berth\": {", "the runtime's name, and where it is"),
     ];
     plan.changes.push(Change { path, content: pretty + "\n", mode: 0o644, lines });
     if wishes.host_network {
         let dir = base(host, "/etc/systemd/user", "systemd/user")?;
-        plan.changes.push(file(format!("{dir}/docker.service.d/50-berth.conf"), vec![
-            line("[Service]", ""),
-            line("Environment=\"DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=none\"", "no ports are forwarded"),
-            line("Environment=\"DOCKERD_ROOTLESS_ROOTLESSKIT_NET=host\"", "rootless docker stays in the host's network, where Slurm can be reached"),
-        ]));
+        plan.changes.push(file(
+            format!("{dir}/docker.service.d/50-berth.conf"),
+            vec![
+                line("[Service]", ""),
+                line("Environment=\"DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=none\"", "no ports are forwarded"),
+                line(
+                    "Environment=\"DOCKERD_ROOTLESS_ROOTLESSKIT_NET=host\"",
+                    "rootless docker stays in the host's network, where Slurm can be reached",
+                ),
+            ],
+        ));
     }
     plan.notes.push("docker reads its file when it starts: systemctl restart docker".to_owned());
     Ok(plan)

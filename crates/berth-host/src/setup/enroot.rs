@@ -33,10 +33,16 @@ pub fn enroot(host: &Host, _: &Wishes) -> Result<Plan, Error> {
     let place = |key: &str| value(key).map(|path| folder(path)).filter(|path| path.starts_with('/'));
     let mut lines = vec![line("# Written by `berth setup enroot-migration` from /etc/enroot.", "")];
     if let Some(dir) = place("ENROOT_CACHE_PATH") {
-        lines.push(line(format!("store = \"{dir}/berth-$USER\""), "where enroot kept what it fetched (ENROOT_CACHE_PATH): images, unpacked once"));
+        lines.push(line(
+            format!("store = \"{dir}/berth-$USER\""),
+            "where enroot kept what it fetched (ENROOT_CACHE_PATH): images, unpacked once",
+        ));
     }
     if let Some(dir) = place("ENROOT_DATA_PATH") {
-        lines.push(line(format!("containers = \"{dir}/berth-$USER\""), "where enroot kept its containers (ENROOT_DATA_PATH): those with a name"));
+        lines.push(line(
+            format!("containers = \"{dir}/berth-$USER\""),
+            "where enroot kept its containers (ENROOT_DATA_PATH): those with a name",
+        ));
     }
     lines.extend([line("", ""), line("[run]", "")]);
     if let Some(home) = value("ENROOT_MOUNT_HOME") {
@@ -95,7 +101,8 @@ fn environment(host: &Host) -> Vec<String> {
     let mut found = Vec::new();
     for name in host.list("/etc/enroot/environ.d").into_iter().filter(|name| name.ends_with(".env")) {
         for line in host.read(&format!("/etc/enroot/environ.d/{name}")).unwrap_or_default().lines() {
-            let plain = |text: &&str| !text.starts_with('#') && text.contains('=') && !text.contains(['$', '`', '"', '\'']);
+            let plain =
+                |text: &&str| !text.starts_with('#') && text.contains('=') && !text.contains(['$', '`', '"', '\'']);
             found.extend(Some(line.trim()).filter(plain).map(str::to_owned));
         }
     }
@@ -121,7 +128,12 @@ fn without_pyxis(host: &Host, plan: &mut Plan) {
             })
             .collect();
         let why = "pyxis has the options that berth's plugin has: one of them only";
-        plan.changes.push(Change { path: plugin.file.clone(), content: lines.join("\n") + "\n", mode: 0o644, lines: vec![line(ours, why)] });
+        plan.changes.push(Change {
+            path: plugin.file.clone(),
+            content: lines.join("\n") + "\n",
+            mode: 0o644,
+            lines: vec![line(ours, why)],
+        });
         plan.notes.push("berth setup slurm --write loads berth's plugin in the place of pyxis".to_owned());
     }
 }

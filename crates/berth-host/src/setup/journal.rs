@@ -161,7 +161,8 @@ fn absent(result: io::Result<()>) -> io::Result<()> {
 fn replace(target: &Path, content: &[u8], before: Option<Before>, mode: u32) -> io::Result<()> {
     let parent = target.parent().ok_or_else(|| io::Error::other("it has no folder"))?;
     fs::create_dir_all(parent)?;
-    let there = fs::metadata(target).ok().map(|meta| Before { mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid() });
+    let there =
+        fs::metadata(target).ok().map(|meta| Before { mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid() });
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     let part = parent.join(format!(".{name}.berth-{}", std::process::id()));
     let result = (|| {

@@ -48,15 +48,28 @@ pub fn slurm(host: &Host, wishes: &Wishes) -> Result<Plan, Error> {
         epilog(host, site, &mut plan)?;
     }
     if host.program("berth").is_none() || host.program("berth-runtime").is_none() {
-        plan.notes.push("slurmd calls berth and berth-runtime, and does not find them: install them in /usr/bin or /usr/local/bin".to_owned());
+        plan.notes.push(
+            "slurmd calls berth and berth-runtime, and does not find them: install them in /usr/bin or /usr/local/bin"
+                .to_owned(),
+        );
     }
-    let gpus = host.list("/dev").iter().filter(|name| name.strip_prefix("nvidia").is_some_and(|n| n.parse::<u32>().is_ok())).count();
+    let gpus = host
+        .list("/dev")
+        .iter()
+        .filter(|name| name.strip_prefix("nvidia").is_some_and(|n| n.parse::<u32>().is_ok()))
+        .count();
     if gpus > 0 && !host.exists(&site.file("gres.conf")) {
         let last = gpus - 1;
-        let text = format!("gres.conf for the devices of this host: Name=gpu File=/dev/nvidia[0-{last}]; slurm.conf: GresTypes=gpu, and Gres=gpu:{gpus} for the node");
+        let text = format!(
+            "gres.conf for the devices of this host: Name=gpu File=/dev/nvidia[0-{last}]; slurm.conf: GresTypes=gpu, and Gres=gpu:{gpus} for the node"
+        );
         plan.notes.push(text);
     }
-    let how = if site.configless { "scontrol reconfigure: the controller then sends the files to the nodes" } else { "the same files on every node and every host that people submit from; slurmstepd reads them for each step" };
+    let how = if site.configless {
+        "scontrol reconfigure: the controller then sends the files to the nodes"
+    } else {
+        "the same files on every node and every host that people submit from; slurmstepd reads them for each step"
+    };
     plan.notes.push(how.to_owned());
     Ok(plan)
 }
@@ -66,7 +79,10 @@ fn stack(host: &Host, site: &Site, wishes: &Wishes, plan: &mut Plan) -> bool {
     let path = site.value("PlugStackConfig").map_or_else(|| site.file("plugstack.conf"), str::to_owned);
     let usual = || PLACES.iter().map(|dir| format!("{dir}/{PLUGIN}")).find(|path| host.exists(path));
     let Some(plugin) = wishes.plugin.clone().or_else(usual) else {
-        plan.notes.push(format!("the plugin {PLUGIN} is in none of {}: srun --container-image is not set up", PLACES.join(", ")));
+        plan.notes.push(format!(
+            "the plugin {PLUGIN} is in none of {}: srun --container-image is not set up",
+            PLACES.join(", ")
+        ));
         return false;
     };
     let have = plugstack::read(host, &path);
@@ -77,7 +93,8 @@ fn stack(host: &Host, site: &Site, wishes: &Wishes, plan: &mut Plan) -> bool {
         return true;
     }
     if let Some(pyxis) = have.plugins.iter().find(|found| found.object.contains("pyxis")) {
-        plan.notes.push(format!("{} loads pyxis, too, which has the same options: berth setup enroot-migration", pyxis.file));
+        plan.notes
+            .push(format!("{} loads pyxis, too, which has the same options: berth setup enroot-migration", pyxis.file));
     }
     let kind = if wishes.required { "required" } else { "optional" };
     let why = if wishes.required {
@@ -96,7 +113,8 @@ fn stack(host: &Host, site: &Site, wishes: &Wishes, plan: &mut Plan) -> bool {
     let covered = have.includes.iter().any(|pattern| pattern.starts_with(&site.file("plugstack.conf.d/*")));
     plan.changes.push(file(drop_in, vec![line(HEAD, ""), load]));
     if !covered {
-        let include = line(format!("include {}", site.file("plugstack.conf.d/*.conf")), "a folder for plugins, a file each");
+        let include =
+            line(format!("include {}", site.file("plugstack.conf.d/*.conf")), "a folder for plugins, a file each");
         let content = added(&before, &include.text);
         plan.changes.push(Change { path, content, mode: 0o644, lines: vec![include] });
     }
@@ -129,12 +147,17 @@ fn epilog(host: &Host, site: &Site, plan: &mut Plan) -> Result<(), Error> {
     match site.value("Epilog") {
         Some(there) if there == pattern => {}
         Some(there) => {
-            let reason = format!("slurm.conf has the epilog {there}: make it {pattern} and move that script into the folder, or call {dir}/90-berth from it");
+            let reason = format!(
+                "slurm.conf has the epilog {there}: make it {pattern} and move that script into the folder, or call {dir}/90-berth from it"
+            );
             return Err(Error::Unfit(reason));
         }
         None => {
             let path = site.file("slurm.conf");
-            let ours = line(format!("Epilog={pattern}"), "run by root after each job; the same on every host: scontrol reconfigure");
+            let ours = line(
+                format!("Epilog={pattern}"),
+                "run by root after each job; the same on every host: scontrol reconfigure",
+            );
             let content = added(&host.read(&path).unwrap_or_default(), &ours.text);
             plan.changes.push(Change { path, content, mode: 0o644, lines: vec![ours] });
         }

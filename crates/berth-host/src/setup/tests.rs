@@ -175,11 +175,18 @@ fn podman_and_docker_get_berth_and_keep_what_they_have() {
         assert!(is_done(&host, &plan));
         let find = |text: &str| plan.changes.iter().any(|change| change.content.contains(text));
         if plan.name == "docker" {
-            assert!(find("\"mtu\": 9000") && find("\"data-root\": \"/local/images/docker\"") && find("\"path\": \"/usr/bin/berth-runtime\""));
+            assert!(
+                find("\"mtu\": 9000")
+                    && find("\"data-root\": \"/local/images/docker\"")
+                    && find("\"path\": \"/usr/bin/berth-runtime\"")
+            );
         } else {
             assert!(find("berth = [\"/usr/bin/berth-runtime\"]"));
             let storage: toml::Table = host.read("/etc/containers/storage.conf").unwrap().parse().unwrap();
-            assert_eq!(storage["storage"]["rootless_storage_path"].as_str(), Some("/local/images/$USER/containers/storage"));
+            assert_eq!(
+                storage["storage"]["rootless_storage_path"].as_str(),
+                Some("/local/images/$USER/containers/storage")
+            );
             assert_eq!(storage["storage"]["driver"].as_str(), Some("overlay"));
         }
         undo(&host, plan.name, DIR).unwrap();
@@ -210,7 +217,10 @@ fn enroots_files_become_berths() {
         "/etc/enroot/enroot.conf",
         "ENROOT_CACHE_PATH /scratch/enroot/cache-$(id -g)\nENROOT_DATA_PATH /local/enroot/data-$(id -u)\n#ENROOT_X y\nENROOT_MOUNT_HOME y\nENROOT_REMAP_ROOT y\n",
     );
-    world.write("/etc/enroot/mounts.d/10.fstab", "/apps /apps none rbind,ro,x-create=dir\ntmpfs /tmp tmpfs x\n/scratch /scratch none bind\n");
+    world.write(
+        "/etc/enroot/mounts.d/10.fstab",
+        "/apps /apps none rbind,ro,x-create=dir\ntmpfs /tmp tmpfs x\n/scratch /scratch none bind\n",
+    );
     world.write("/etc/enroot/environ.d/10.env", "NCCL_DEBUG=INFO\n# no\nHOME=${HOME}\n");
     world.write("/usr/lib64/slurm/spank_pyxis.so", "");
     world.write("/etc/slurm/plugstack.conf.d/pyxis.conf", "required /usr/lib64/slurm/spank_pyxis.so\n");
@@ -228,5 +238,8 @@ fn enroots_files_become_berths() {
     assert!(is_done(&host, &enroot(&world.host(), &Wishes::default()).unwrap()));
     undo(&host, "enroot-migration", DIR).unwrap();
     assert!(!host.exists("/etc/berth"));
-    assert_eq!(host.read("/etc/slurm/plugstack.conf.d/pyxis.conf").unwrap(), "required /usr/lib64/slurm/spank_pyxis.so\n");
+    assert_eq!(
+        host.read("/etc/slurm/plugstack.conf.d/pyxis.conf").unwrap(),
+        "required /usr/lib64/slurm/spank_pyxis.so\n"
+    );
 }

@@ -62,7 +62,8 @@ pub fn parse(text: &str) -> (Vec<Entry>, Vec<Mistake>) {
     let mut mistakes = Vec::new();
     for (number, line) in logical_lines(text) {
         let mut rest = line.trim();
-        if let Some(file) = rest.get(..8).filter(|word| word.eq_ignore_ascii_case("include ")).map(|_| rest[8..].trim()) {
+        if let Some(file) = rest.get(..8).filter(|word| word.eq_ignore_ascii_case("include ")).map(|_| rest[8..].trim())
+        {
             entries.push(Entry { key: INCLUDE.to_owned(), value: file.to_owned(), line: number });
             continue;
         }
@@ -149,10 +150,10 @@ mod tests {
 
     #[test]
     fn a_backslash_continues_a_line_or_takes_a_letter_as_it_is() {
-        assert_eq!(pairs("A=x\\#y\nB=\"a \\\nb\"\n"), [
-            ("A".to_owned(), "x#y".to_owned(), 1),
-            ("B".to_owned(), "a b".to_owned(), 2),
-        ]);
+        assert_eq!(
+            pairs("A=x\\#y\nB=\"a \\\nb\"\n"),
+            [("A".to_owned(), "x#y".to_owned(), 1), ("B".to_owned(), "a b".to_owned(), 2),]
+        );
     }
 
     #[test]

@@ -65,10 +65,7 @@ fn bundles(runtime: &str) -> Vec<Line> {
             format!("RunTimeQuery=\"{runtime} state %n.%u.%j.%s.%t 2>/dev/null || echo {{}}\""),
             "asked by root at the end of a step; nothing here is of the user's choice, and nothing reaches the job's output",
         ),
-        line(
-            format!("RunTimeKill=\"{runtime} kill -a %n.%u.%j.%s.%t 2>/dev/null\""),
-            "ends what a step left running",
-        ),
+        line(format!("RunTimeKill=\"{runtime} kill -a %n.%u.%j.%s.%t 2>/dev/null\""), "ends what a step left running"),
         line(
             format!("RunTimeDelete=\"{runtime} delete --force %n.%u.%j.%s.%t 2>/dev/null\""),
             "removes what a killed step left",
@@ -143,7 +140,10 @@ pub fn check(text: &str, version: Version) -> Vec<Fault> {
         let Some((key, _, form)) = known.filter(|key| key.1 <= version) else {
             if entry.key != conf::INCLUDE {
                 let since = known.map(|key| format!(" (it came with {})", key.1)).unwrap_or_default();
-                let what = format!("line {line} of oci.conf has the key {}, which Slurm {version} does not know{since}", entry.key);
+                let what = format!(
+                    "line {line} of oci.conf has the key {}, which Slurm {version} does not know{since}",
+                    entry.key
+                );
                 add("oci-unknown-key", true, what, STOPS);
             }
             continue;
@@ -159,7 +159,8 @@ pub fn check(text: &str, version: Version) -> Vec<Fault> {
                 add("oci-value", true, format!("{key} in oci.conf is `{}`: it is true or false", entry.value), STOPS);
             }
             Form::EnvFile if !is_env_file(&entry.value, version) => {
-                let what = format!("CreateEnvFile in oci.conf is `{}`, which Slurm {version} does not take", entry.value);
+                let what =
+                    format!("CreateEnvFile in oci.conf is `{}`, which Slurm {version} does not take", entry.value);
                 add("oci-value", true, what, STOPS);
             }
             _ => {}
@@ -167,8 +168,14 @@ pub fn check(text: &str, version: Version) -> Vec<Fault> {
         if ROOTS.contains(key) {
             let found: Vec<&str> = ["%b", "%r", "%@"].into_iter().filter(|p| uses(&entry.value, p)).collect();
             if !found.is_empty() {
-                let what = format!("{key} in oci.conf contains {}: root's shell runs what a user typed", found.join(" and "));
-                add("oci-user-string", true, what, "every user can be root on the nodes: srun --container '/x;command;'");
+                let what =
+                    format!("{key} in oci.conf contains {}: root's shell runs what a user typed", found.join(" and "));
+                add(
+                    "oci-user-string",
+                    true,
+                    what,
+                    "every user can be root on the nodes: srun --container '/x;command;'",
+                );
             }
         }
         if form == &Form::Pattern && entry.value.split_whitespace().any(|word| word.trim_start_matches('(') == "sudo") {
@@ -177,7 +184,12 @@ pub fn check(text: &str, version: Version) -> Vec<Fault> {
         }
         if let Some(place) = root_option(&entry.value).filter(|place| OPEN.contains(&place.trim_end_matches('/'))) {
             let what = format!("{key} in oci.conf keeps the state of containers in {place}, where everybody can write");
-            add("oci-open-root", true, what, "another user can make a step's folder first, and what is in it is believed");
+            add(
+                "oci-open-root",
+                true,
+                what,
+                "another user can make a step's folder first, and what is in it is believed",
+            );
         }
     }
     faults.extend(consistency(&entries, version));
@@ -185,7 +197,8 @@ pub fn check(text: &str, version: Version) -> Vec<Fault> {
 }
 
 /// What a mistake in the file does.
-const STOPS: &str = "slurmstepd gives up: every step with --container fails with \"Unspecified error\", batch jobs are held";
+const STOPS: &str =
+    "slurmstepd gives up: every step with --container fails with \"Unspecified error\", batch jobs are held";
 
 /// What the lines together have to be.
 fn consistency(entries: &[conf::Entry], version: Version) -> Vec<Fault> {
@@ -207,16 +220,27 @@ fn consistency(entries: &[conf::Entry], version: Version) -> Vec<Fault> {
     if run.is_some() && (create.is_some() || start.is_some()) {
         add("oci-incomplete", true, "oci.conf has RunTimeRun together with RunTimeCreate or RunTimeStart", STOPS);
     } else if run.is_none() && (create.is_none() || start.is_none()) {
-        add("oci-incomplete", true, "oci.conf says neither how to run a container (RunTimeRun) nor how to create and start one", STOPS);
+        add(
+            "oci-incomplete",
+            true,
+            "oci.conf says neither how to run a container (RunTimeRun) nor how to create and start one",
+            STOPS,
+        );
     } else if !ignores && !missing.is_empty() {
-        add("oci-incomplete", true, &format!("oci.conf lacks {}, which Slurm {version} demands", missing.join(" and ")), STOPS);
+        add(
+            "oci-incomplete",
+            true,
+            &format!("oci.conf lacks {}, which Slurm {version} demands", missing.join(" and ")),
+            STOPS,
+        );
     }
     if create.is_some() && run.is_none() {
         let breaks = "output, input and exit codes of steps are lost, and runc and crun hang";
         add("oci-create-start", false, "oci.conf uses RunTimeCreate and RunTimeStart", breaks);
     }
     if run.is_some_and(|line| !line.trim_start().starts_with("exec ")) {
-        let breaks = "scancel and time limits end the shell in front of the container: handlers and exit codes are lost";
+        let breaks =
+            "scancel and time limits end the shell in front of the container: handlers and exit codes are lost";
         add("oci-no-exec", false, "RunTimeRun in oci.conf does not begin with exec", breaks);
     }
     if version >= GENERATION_2 && value("EnvExclude").is_none() && (run.is_some() || create.is_some()) {
@@ -333,6 +357,14 @@ mod tests {
         assert_eq!(advised(OLD, true), None);
         assert_eq!(programs(&advised_text(NEW)), ["berth-runtime"]);
         assert!(!needs_run_user(&advised_text(NEW)));
+    }
+
+    #[test]
+    fn the_documentation_has_what_is_advised_for_bundles() {
+        let document = include_str!("../../../../docs/slurm-oci.md");
+        for version in [OLD, NEW] {
+            assert!(document.contains(&advised_text(version)), "docs/slurm-oci.md lacks\n{}", advised_text(version));
+        }
     }
 
     #[test]

@@ -28,7 +28,9 @@ use crate::{CommandError, Context, output};
 /// It tries things rather than reading about them: makes a user namespace, mounts an overlay in it, starts a container. Root
 /// tries as nobody, or as the user that --user names. Exits with 1 when something does not work.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  berth doctor\n  sudo berth doctor --node --user alice\n  sudo berth doctor --fix\n  berth doctor --cluster")]
+#[command(
+    after_help = "Examples:\n  berth doctor\n  sudo berth doctor --node --user alice\n  sudo berth doctor --fix\n  berth doctor --cluster"
+)]
 pub struct Args {
     /// This host is to run jobs: what a node lacks is a fault
     #[arg(long, conflicts_with = "login")]
@@ -87,7 +89,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
         _ => Role::Any,
     };
     let places = places(context, &person);
-    let host = doctor::live(role, person, places, args.patience.unwrap_or(doctor::LIMIT)).map_err(|e| CommandError::io("use", env::temp_dir(), e))?;
+    let host = doctor::live(role, person, places, args.patience.unwrap_or(doctor::LIMIT))
+        .map_err(|e| CommandError::io("use", env::temp_dir(), e))?;
     let host = Arc::new(host);
     let mut report = doctor::check(&host);
     if args.fix {
@@ -219,11 +222,27 @@ fn whole_cluster(args: &Args, context: &Context) -> Result<ExitCode, CommandErro
     let patience = args.patience.unwrap_or(doctor::LIMIT).as_secs().max(2).to_string() + "s";
     let mut more = vec!["--patience", patience.as_str()];
     more.extend(args.user.iter().flat_map(|name| ["--user", name.as_str()]));
-    let step = ["srun", "-N", &count, "-n", &count, "--ntasks-per-node=1", "-w", &names, PATIENCE, "--mpi=none", "-t", "1", "-D", "/"];
+    let step = [
+        "srun",
+        "-N",
+        &count,
+        "-n",
+        &count,
+        "--ntasks-per-node=1",
+        "-w",
+        &names,
+        PATIENCE,
+        "--mpi=none",
+        "-t",
+        "1",
+        "-D",
+        "/",
+    ];
     let said = slurm(&[&step[..], &[&program, "doctor", "--node", "--records"], &more].concat(), false)?;
     let summary = cluster::summarize(&cluster::parse(&said), &asked);
     if context.json() {
-        let left_out: Vec<_> = left_out.iter().map(|(node, state)| serde_json::json!({"node": node, "state": state})).collect();
+        let left_out: Vec<_> =
+            left_out.iter().map(|(node, state)| serde_json::json!({"node": node, "state": state})).collect();
         output::json(&serde_json::json!({"summary": summary, "not_asked": left_out}))?;
     } else {
         let mut table = Table::new(&["FAULT", "NODES", "WHAT"]);
@@ -234,7 +253,8 @@ fn whole_cluster(args: &Args, context: &Context) -> Result<ExitCode, CommandErro
             table.print()?;
         }
         output::lines(summary.rows.iter().map(|row| format!("mend {}: {}", row.kind, row.mend)))?;
-        let group = |word: &str, nodes: &[String]| (!nodes.is_empty()).then(|| format!("{word}: {}", compressed(nodes)));
+        let group =
+            |word: &str, nodes: &[String]| (!nodes.is_empty()).then(|| format!("{word}: {}", compressed(nodes)));
         output::lines(group("fine", &summary.fine))?;
         output::lines(group("no answer", &summary.silent))?;
         output::lines(left_out.iter().map(|(node, state)| format!("not asked: {node} ({state})")))?;

@@ -20,7 +20,9 @@ const JOURNALS: &str = "/var/lib/berth/setup";
 /// Without --write nothing is changed: the differences to what is there are shown, with a reason below each line. What is
 /// written over is kept, so that --undo restores every byte. As an ordinary user, podman and docker are set up for oneself.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  berth setup slurm\n  berth setup slurm --write\n  berth setup slurm --undo\n  berth setup podman --storage /local --registry registry.site --write")]
+#[command(
+    after_help = "Examples:\n  berth setup slurm\n  berth setup slurm --write\n  berth setup slurm --undo\n  berth setup podman --storage /local --registry registry.site --write"
+)]
 pub struct Args {
     /// What is set up
     #[arg(value_enum, value_name = "WHAT")]
@@ -92,7 +94,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
         _ => JOURNALS.to_owned(),
     };
     let places = Places { store: Err(String::new()), below: Vec::new(), containers: None, mistake: None };
-    let host = doctor::live(Role::Any, person, places, doctor::LIMIT).map_err(|e| CommandError::io("use", std::env::temp_dir(), e))?;
+    let host = doctor::live(Role::Any, person, places, doctor::LIMIT)
+        .map_err(|e| CommandError::io("use", std::env::temp_dir(), e))?;
     if args.undo {
         let restored = setup::undo(&host, args.what.name(), &journals)?;
         return report(context, "restored", &restored, "there is nothing to take back");
@@ -114,7 +117,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
         return report(context, "written", &written, "everything is as it should be");
     }
     if context.json() {
-        let files: Vec<_> = plan.changes.iter().map(|c| serde_json::json!({"path": c.path, "content": c.content})).collect();
+        let files: Vec<_> =
+            plan.changes.iter().map(|c| serde_json::json!({"path": c.path, "content": c.content})).collect();
         output::json(&serde_json::json!({"files": files, "notes": plan.notes, "done": setup::is_done(&host, &plan)}))?;
     } else if !setup::is_done(&host, &plan) {
         context.note("nothing was changed: add --write");

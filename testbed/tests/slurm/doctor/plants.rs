@@ -8,6 +8,8 @@ pub struct Plant {
     pub kind: &'static str,
     /// Plants it.
     pub plant: &'static str,
+    /// What comes of it, and is found, too.
+    pub also: &'static [&'static str],
     /// Takes away what restoring `/etc` does not.
     pub clean: &'static str,
     /// Whether `--fix` mends it.
@@ -17,11 +19,11 @@ pub struct Plant {
 }
 
 const fn found(kind: &'static str, plant: &'static str, clean: &'static str) -> Plant {
-    Plant { kind, plant, clean, mended: false, releases: &Release::ALL }
+    Plant { kind, plant, also: &[], clean, mended: false, releases: &Release::ALL }
 }
 
 const fn mended(kind: &'static str, plant: &'static str, clean: &'static str) -> Plant {
-    Plant { kind, plant, clean, mended: true, releases: &Release::ALL }
+    Plant { kind, plant, also: &[], clean, mended: true, releases: &Release::ALL }
 }
 
 /// All of them.
@@ -63,11 +65,19 @@ pub const PLANTS: &[Plant] = &[
     ),
     found("plugin-unused", ">/etc/slurm/plugstack.conf", ""),
     found("plugstack-line", "echo Optional /opt/x.so >>/etc/slurm/plugstack.conf", ""),
-    found(
-        "munge-dead",
-        "echo AuthInfo=socket=/run/munge/none >>/etc/slurm/slurm.conf; cp /dev/null /run/munge/none",
-        "rm /run/munge/none",
-    ),
+    // The controller is asked with a credential.
+    Plant {
+        also: &["slurm-controller"],
+        ..found(
+            "munge-dead",
+            "echo AuthInfo=socket=/run/munge/none >>/etc/slurm/slurm.conf; cp /dev/null /run/munge/none",
+            "rm /run/munge/none",
+        )
+    },
+    Plant {
+        also: &["slurm-controller"],
+        ..found("munge-socket", "echo AuthInfo=socket=/run/munge/none >>/etc/slurm/slurm.conf", "")
+    },
     found("script-missing", "echo Epilog=/etc/slurm/epilog.sh >>/etc/slurm/slurm.conf", ""),
     mended(
         "script-mode",
@@ -84,11 +94,7 @@ pub const PLANTS: &[Plant] = &[
     found("slurm-cgroup-plugin", "echo CgroupPlugin=cgroup/v2 >/etc/slurm/cgroup.conf", ""),
     found("gres-device", "echo Name=gpu File=/dev/none0 >/etc/slurm/gres.conf", "rm /etc/slurm/gres.conf"),
     found("config-broken", "mkdir -p /etc/berth; echo nonsense = 1 >/etc/berth/berth.toml", ""),
-    found(
-        "store-unwritable",
-        "mkdir -p /home/tuser1/.local/share/berth/store",
-        "rm -r /home/tuser1/.local",
-    ),
+    found("store-unwritable", "mkdir -p /home/tuser1/.local/share/berth/store", "rm -r /home/tuser1/.local"),
     mended(
         "store-open",
         "mkdir -p /srv/store /etc/berth; chmod 777 /srv/store; echo 'stores = [\"/srv/store\"]' >/etc/berth/berth.toml",

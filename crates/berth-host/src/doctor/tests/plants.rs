@@ -105,7 +105,9 @@ pub const PLANTS: &[Plant] = &[
     found("store-locks", |w| w.breaks(Attempt::Locks, "Function not implemented")),
     found("store-full", |w| w.fake.space.free = 1 << 20),
     found("store-files", |w| w.fake.space.files = Some(10)),
-    found("store-quota", |w| w.says("quota -w -p -u alice", says("     /dev/sda1  999999* 1000000 1100000  0 5 0 0\n"))),
+    found("store-quota", |w| {
+        w.says("quota -w -p -u alice", says("     /dev/sda1  999999* 1000000 1100000  0 5 0 0\n"))
+    }),
     mended("store-open", |w| w.mode("/apps/store", 0o777)),
     found("store-below-missing", |w| w.remove("/apps/store")),
     found("containers-network", |w| w.mount("/home/alice/containers", "lustre", "rw,flock")),
@@ -161,7 +163,8 @@ pub const PLANTS: &[Plant] = &[
     found("oci-environment", |w| w.replace(OCI, "EnvExclude=", "FileDebug=")),
     found("oci-create-start", |w| {
         let text = std::fs::read_to_string(w.at(OCI)).unwrap();
-        let rest: String = text.lines().filter(|line| !line.starts_with("RunTimeRun")).map(|line| format!("{line}\n")).collect();
+        let rest: String =
+            text.lines().filter(|line| !line.starts_with("RunTimeRun")).map(|line| format!("{line}\n")).collect();
         w.write(OCI, &format!("{rest}RunTimeCreate=\"crun create x\"\nRunTimeStart=\"crun start x\"\n"));
     }),
     found("oci-runtime", |w| w.append(OCI, "RunTimeDelete=\"youki delete x\"")),
@@ -173,9 +176,15 @@ pub const PLANTS: &[Plant] = &[
     mended("oci-open", |w| w.mode(OCI, 0o666)),
     // munge and MPI.
     found("munge-socket", |w| w.remove("/run/munge/munge.socket.2")),
-    found("munge-dead", |w| w.says("munge -n --socket /run/munge/munge.socket.2", fails("munge: Error: Failed to access"))),
-    found("munge-refuses", |w| w.says("unmunge -n --socket /run/munge/munge.socket.2 <MUNGE:abc:\n", fails("Invalid credential"))),
-    found("munge-clock", |w| w.says("unmunge -n --socket /run/munge/munge.socket.2 <MUNGE:abc:\n", fails("Rewound credential"))),
+    found("munge-dead", |w| {
+        w.says("munge -n --socket /run/munge/munge.socket.2", fails("munge: Error: Failed to access"))
+    }),
+    found("munge-refuses", |w| {
+        w.says("unmunge -n --socket /run/munge/munge.socket.2 <MUNGE:abc:\n", fails("Invalid credential"))
+    }),
+    found("munge-clock", |w| {
+        w.says("unmunge -n --socket /run/munge/munge.socket.2 <MUNGE:abc:\n", fails("Rewound credential"))
+    }),
     found("mpi-no-pmix", |w| w.says("srun --mpi=list", says("MPI plugin types are...\n\tnone\n\tpmi2\n"))),
     // Scripts and devices.
     found("script-missing", |w| w.remove("/etc/slurm/prolog.sh")),
@@ -197,7 +206,9 @@ pub const PLANTS: &[Plant] = &[
     found("podman-runtime", |w| w.replace("/etc/containers/containers.conf", "crun", "kata")),
     found("podman-cgroup-manager", |w| w.remove("/run/systemd/system")),
     found("registries-conf", |w| w.write("/etc/containers/registries.conf", "= 1\n")),
-    found("registry-insecure", |w| w.append("/etc/containers/registries.conf", "[[registry]]\nlocation = \"registry.site\"\ninsecure = true")),
+    found("registry-insecure", |w| {
+        w.append("/etc/containers/registries.conf", "[[registry]]\nlocation = \"registry.site\"\ninsecure = true")
+    }),
     found("docker-json", |w| w.write(DOCKER, "{\"runtimes\": {},}\n")),
     found("docker-variable", |w| w.write(DOCKER, "{\"data-root\": \"/var/tmp/${USER}/storage\"}\n")),
     found("docker-network", |w| {
@@ -218,8 +229,12 @@ pub const PLANTS: &[Plant] = &[
     }),
     found("proxy-broken", |w| drop(w.environment.insert("https_proxy".to_owned(), "proxy site".to_owned()))),
     found("certificates-missing", |w| w.remove("/etc/ssl/certs/ca-certificates.crt")),
-    found("certificates-variable", |w| drop(w.environment.insert("SSL_CERT_FILE".to_owned(), "/nowhere.pem".to_owned()))),
+    found("certificates-variable", |w| {
+        drop(w.environment.insert("SSL_CERT_FILE".to_owned(), "/nowhere.pem".to_owned()))
+    }),
     found("certificate-broken", |w| w.write("/etc/containers/certs.d/registry.site/ca.crt", "DER")),
-    found("certificate-key", |w| w.write("/etc/containers/certs.d/registry.site/client.cert", "-----BEGIN CERTIFICATE-----\n")),
+    found("certificate-key", |w| {
+        w.write("/etc/containers/certs.d/registry.site/client.cert", "-----BEGIN CERTIFICATE-----\n")
+    }),
     found("clock", |w| w.fake.clock = 90),
 ];
