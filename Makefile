@@ -24,10 +24,12 @@ lint: ## Check format and lints
 # The binaries come first: the end-to-end tests drive them, and `cargo test` alone does not build them all.
 unit: ## Run the tests of the crates
 	$(CARGO) build --workspace --bins --locked
+	$(CARGO) build --package berth-subid --locked
 	$(CARGO) test --workspace --exclude testbed --locked
 
 e2e: ## Run the end-to-end tests (needs `make unit` or `cargo build` first); ONLY=word runs some
 	$(CARGO) build --workspace --bins --locked
+	$(CARGO) build --package berth-subid --locked
 	$(CARGO) test --package testbed --locked -- $(ONLY)
 
 # As root: installs what the tests need. As an ordinary user: says what is missing; the tests that need it are skipped,
@@ -47,10 +49,11 @@ fuzz: ## Fuzz the parsers of untrusted input (needs cargo-fuzz and a nightly too
 	fuzz/run $${SECONDS_EACH:-60}
 
 install: ## Install the command, its man pages and completions below $(DESTDIR)$(PREFIX)
-	$(CARGO) build --release --locked --package berth --package xtask
+	$(CARGO) build --release --locked --package berth --package berth-subid --package xtask
 	target/release/xtask dist target/dist
 	install -D -m 755 target/release/berth $(DESTDIR)$(PREFIX)/bin/berth
 	ln -sf berth $(DESTDIR)$(PREFIX)/bin/berth-runtime
+	install -D -m 644 target/release/libsubid_berth.so $(DESTDIR)$(PREFIX)/lib/libsubid_berth.so
 	for page in target/dist/man/*.1; do install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man1/$${page##*/}; done
 	install -D -m 644 target/dist/completions/berth.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/berth
 	install -D -m 644 target/dist/completions/_berth $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_berth

@@ -197,9 +197,8 @@ pub fn ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<Range> {
     let own = entries(text).flatten().filter(|entry| Some(entry.owner) == name || entry.owner == uid);
     for range in own.filter_map(|entry| entry.range()) {
         // A range that overlaps an earlier one can't be mapped twice.
-        let overlaps = |other: &Range| {
-            range.first < other.first + other.count && other.first < range.first + range.count
-        };
+        let overlaps =
+            |other: &Range| range.first < other.first + other.count && other.first < range.first + range.count;
         if !ranges.iter().any(overlaps) {
             ranges.push(range);
         }

@@ -238,16 +238,20 @@ fn meets_accounts(kind: IdKind, owned: &[Owned<'_>], accounts: &Accounts, findin
             lines: vec![one.entry.line],
             ids: Some((u64::from(*first), u64::from(*last))),
             message: format!("{}'s range holds the {what} {name} ({first}){others}", one.name()),
-            reach: Some(format!("{} can be {name} in a container, and read and change all of {name}'s files", one.name())),
+            reach: Some(format!(
+                "{} can be {name} in a container, and read and change all of {name}'s files",
+                one.name()
+            )),
         });
     }
 }
 
 /// Users in one file and not in the other.
 fn unpaired(all: &[Vec<Owned<'_>>], findings: &mut Vec<Finding>) {
-    for (kind, here, there, lacks) in
-        [(IdKind::User, 0, 1, "no group ids, so that newgidmap refuses"), (IdKind::Group, 1, 0, "no user ids, so that newuidmap refuses")]
-    {
+    for (kind, here, there, lacks) in [
+        (IdKind::User, 0, 1, "no group ids, so that newgidmap refuses"),
+        (IdKind::Group, 1, 0, "no user ids, so that newuidmap refuses"),
+    ] {
         let other: HashSet<&str> = all[there].iter().map(Owned::name).collect();
         let mut told = HashSet::new();
         for one in &all[here] {
@@ -318,11 +322,35 @@ mod tests {
         let good = |more: &str| format!("{GOOD}{more}");
         for (subuid, subgid, kind, line, message) in [
             (good("alice\n"), GOOD.to_owned(), Kind::Malformed, 3, "is no entry: NAME-OR-UID:FIRST:COUNT is wanted"),
-            (good("alice:4294950000:65536\n"), GOOD.to_owned(), Kind::Wraps, 3, "alice's range ends above 2^32 - 2, the last id"),
+            (
+                good("alice:4294950000:65536\n"),
+                GOOD.to_owned(),
+                Kind::Wraps,
+                3,
+                "alice's range ends above 2^32 - 2, the last id",
+            ),
             (good("gone:3000000000:65536\n"), GOOD.to_owned(), Kind::UnknownUser, 3, "no user is called gone"),
-            (GOOD.to_owned(), good("staff:3000000000:65536\n"), Kind::GroupKey, 3, "staff is a group: both files name users, so that nobody has this range"),
-            (GOOD.to_owned(), good("500:3000000000:65536\n"), Kind::GroupKey, 3, "500 is a group: both files name users, so that nobody has this range"),
-            (good("carol:3000000000:65536\n"), GOOD.to_owned(), Kind::Unpaired, 3, "carol has no group ids, so that newgidmap refuses"),
+            (
+                GOOD.to_owned(),
+                good("staff:3000000000:65536\n"),
+                Kind::GroupKey,
+                3,
+                "staff is a group: both files name users, so that nobody has this range",
+            ),
+            (
+                GOOD.to_owned(),
+                good("500:3000000000:65536\n"),
+                Kind::GroupKey,
+                3,
+                "500 is a group: both files name users, so that nobody has this range",
+            ),
+            (
+                good("carol:3000000000:65536\n"),
+                GOOD.to_owned(),
+                Kind::Unpaired,
+                3,
+                "carol has no group ids, so that newgidmap refuses",
+            ),
         ] {
             assert_eq!(told(&subuid, &subgid), [(kind, vec![line], message.to_owned())]);
         }

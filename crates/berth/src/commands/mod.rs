@@ -15,5 +15,6 @@ pub mod run;
 pub mod runtime;
 pub mod shell;
 pub mod stop;
+pub mod subid;
 pub mod verify;
 pub mod version;
