@@ -55,8 +55,18 @@ impl World {
              mount -t overlay -o lowerdir=/etc,upperdir={0}/upper,workdir={0}/work overlay /etc",
             dir.display()
         ));
-        let (alice, bob) = (User::create("x", false).expect("a user"), User::create("y", false).expect("a user"));
-        assert_eq!(bob.uid, alice.uid + 1, "neighbours");
+        // Other tests have an /etc of their own, but the processes of all are in one place: a uid of each.
+        let uid = 10_000 + std::process::id() % 10_000 * 2;
+        let user = |tag: &str, uid: u32| {
+            let name = format!("berth-e2e-{}{tag}", std::process::id());
+            let home = fixture.path(&format!("home-{tag}"));
+            sh(&format!("useradd -M -U -u {uid} -d {} -s /bin/sh {name}", home.display()));
+            fs::create_dir(&home).expect("a new folder");
+            let user = User::named(&name).expect("useradd made the account");
+            user.own(&home).expect("its owner");
+            user
+        };
+        let (alice, bob) = (user("x", uid), user("y", uid + 1));
         for file in ["/etc/subuid", "/etc/subgid"] {
             fs::write(file, "").expect("a file of entries");
         }
@@ -107,8 +117,6 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.alice.remove();
-        self.bob.remove();
         // The test's folder cannot be removed while this is mounted.
         let dir = self.fixture.path("etc");
         let _ = process::run(Command::new("umount").args(["-l", "/etc"]));
