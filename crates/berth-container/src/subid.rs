@@ -103,8 +103,8 @@ impl SubidError {
     pub fn hint(&self) -> String {
         match self {
             SubidError::NoRange { user, .. } | SubidError::TooFew { user, .. } => format!(
-                "ask who runs this machine for `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}` \
-                 with a range that nobody else has; or use --remap-root, which needs none"
+                "ask who runs this machine for `berth subid write --user {user}` (or `usermod --add-subuids` and \
+                 `--add-subgids` with ranges that nobody else has); or use --remap-root, which needs none"
             ),
             SubidError::NoProgram { .. } => {
                 "install the package uidmap (Debian, Ubuntu) or shadow-utils (Fedora, RHEL); or use --remap-root, which \

@@ -31,6 +31,8 @@ chapter!("subid",
         the_sequential_scheme_gives_accounts_away_until_migrated,
         a_killed_migration_goes_on,
         the_shadow_tools_and_berth_wait_for_each_other;
+    [Need::Root, Need::Namespaces, GETSUBIDS, Need::Program("setfattr", "attr")]:
+        a_migration_touches_nothing_but_the_users_own;
     [Need::Root, Need::Namespaces, GETSUBIDS, REGISTRY]:
         with_the_module_alone_berth_has_many_ids;
     [Need::Root, Need::Namespaces, GETSUBIDS, REGISTRY, PODMAN]:
@@ -436,6 +438,72 @@ fn a_killed_migration_goes_on() {
         assert!(fs::read_to_string(file).expect("entries").starts_with(&entry));
     }
     assert!(!Path::new("/etc/subuid.lock").exists());
+}
+
+/// An access list as the kernel has it, in hexadecimal digits: everything for its owner, and for one further user and group.
+fn access_list(user: u64, group: u64) -> String {
+    let entries: [(u16, u32); 6] =
+        [(1, u32::MAX), (2, user as u32), (4, u32::MAX), (8, group as u32), (16, u32::MAX), (32, u32::MAX)];
+    let bytes =
+        entries.iter().flat_map(|(tag, id)| [&tag.to_le_bytes()[..], &7u16.to_le_bytes(), &id.to_le_bytes()].concat());
+    let digits: String = [2, 0, 0, 0].into_iter().chain(bytes).map(|byte: u8| format!("{byte:02x}")).collect();
+    format!("0x{digits}")
+}
+
+fn a_migration_touches_nothing_but_the_users_own() {
+    const CAPABILITY: &str = "0x0100000200200000000000000000000000000000";
+    let world = World::new();
+    let (alice, bob) = (&world.alice, &world.bob);
+    write_times_ten_thousand(&[alice, bob]);
+    let (tree, elsewhere) = (world.tree(alice), world.fixture.path("trees/elsewhere"));
+    fs::create_dir(&elsewhere).expect("a folder");
+    let from = u64::from(alice.uid) * 10_000 + 1;
+    let owned = |path: &Path, id: u64| {
+        fs::write(path, "").expect("a file");
+        chown(path, Some(id as u32), Some(id as u32)).expect("an owner");
+    };
+    // In both old ranges, and known by a name that is not in alice's tree.
+    owned(&elsewhere.join("bobs"), from + 30_000);
+    fs::hard_link(elsewhere.join("bobs"), tree.join("taken")).expect("a link");
+    // Two names, both in the tree.
+    owned(&tree.join("one"), from + 3);
+    fs::hard_link(tree.join("one"), tree.join("two")).expect("a link");
+    // An id that bob has and alice has not.
+    owned(&tree.join("foreign"), from + 70_000);
+    // A way out of the tree.
+    owned(&elsewhere.join("outside"), from + 4);
+    std::os::unix::fs::symlink(&elsewhere, tree.join("way")).expect("a link");
+    // What a change of owner takes away, and what it leaves behind.
+    owned(&tree.join("capable"), from + 5);
+    let attribute = |name: &str, value: &str, file: &str| {
+        process::run(Command::new("setfattr").args(["-n", name, "-v", value]).arg(tree.join(file))).ok();
+    };
+    attribute("security.capability", CAPABILITY, "capable");
+    owned(&tree.join("listed"), from + 6);
+    attribute("system.posix_acl_access", &access_list(from + 7, from + 8), "listed");
+    // bob's tree is not his.
+    std::os::unix::fs::symlink(&tree, world.fixture.path("trees").join(&bob.name)).expect("a link");
+
+    let migrated = process::run(&mut world.migrate());
+    assert!(migrated.status.success(), "{}", migrated.report());
+    assert!(
+        migrated.stdout.contains("it has links from elsewhere") && migrated.stdout.contains("1 files have ids"),
+        "{}",
+        migrated.stdout
+    );
+    let new = first(alice);
+    let id = |path: PathBuf| u64::from(fs::symlink_metadata(path).expect("a file").uid());
+    assert_eq!(id(elsewhere.join("bobs")), from + 30_000);
+    assert_eq!(id(elsewhere.join("outside")), from + 4);
+    assert_eq!(id(tree.join("foreign")), from + 70_000);
+    assert_eq!([id(tree.join("one")), id(tree.join("two")), id(tree.join("capable"))], [new + 3, new + 3, new + 5]);
+    assert_eq!(id(tree.clone()), u64::from(alice.uid));
+    let shown = |name: &str, file: &str| {
+        process::run(Command::new("getfattr").args(["-e", "hex", "-n", name]).arg(tree.join(file))).ok()
+    };
+    assert!(shown("security.capability", "capable").contains(CAPABILITY));
+    let list = shown("system.posix_acl_access", "listed");
+    assert!(list.contains(&access_list(new + 7, new + 8)), "{list}");
 }
 
 fn the_shadow_tools_and_berth_wait_for_each_other() {

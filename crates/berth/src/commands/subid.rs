@@ -229,7 +229,7 @@ fn print_check(from: &From, files: &Files, context: &Context) -> Result<ExitCode
         let index = Index::new(&accounts.users);
         let names = from.user.iter().filter_map(|name| index.owner(name)).map(|user| user.name.as_str());
         let names: Vec<&str> = names.collect();
-        found.retain(|finding| names.iter().any(|name| finding.message.split([' ', '\'']).any(|word| word == *name)));
+        found.retain(|finding| finding.who.iter().any(|who| names.contains(&who.as_str())));
     }
     if context.json() {
         output::json(&found)?;
