@@ -103,8 +103,8 @@ impl SubidError {
     pub fn hint(&self) -> String {
         match self {
             SubidError::NoRange { user, .. } | SubidError::TooFew { user, .. } => format!(
-                "ask who runs this machine for `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}` \
-                 with a range that nobody else has; or use --remap-root, which needs none"
+                "ask who runs this machine for `berth subid write --user {user}` (or `usermod --add-subuids` and \
+                 `--add-subgids` with ranges that nobody else has); or use --remap-root, which needs none"
             ),
             SubidError::NoProgram { .. } => {
                 "install the package uidmap (Debian, Ubuntu) or shadow-utils (Fedora, RHEL); or use --remap-root, which \
@@ -197,9 +197,8 @@ pub fn ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<Range> {
     let own = entries(text).flatten().filter(|entry| Some(entry.owner) == name || entry.owner == uid);
     for range in own.filter_map(|entry| entry.range()) {
         // A range that overlaps an earlier one can't be mapped twice.
-        let overlaps = |other: &Range| {
-            range.first < other.first + other.count && other.first < range.first + range.count
-        };
+        let overlaps =
+            |other: &Range| range.first < other.first + other.count && other.first < range.first + range.count;
         if !ranges.iter().any(overlaps) {
             ranges.push(range);
         }

@@ -43,6 +43,8 @@ pub struct Finding {
     pub lines: Vec<usize>,
     /// First and last id that it is about, where there are any.
     pub ids: Option<(u64, u64)>,
+    /// Names of the users that it is about, or whatever stands in a name's place.
+    pub who: Vec<String>,
     /// In words.
     pub message: String,
     /// Who can reach whose files through it.
@@ -108,6 +110,7 @@ fn read<'a>(kind: IdKind, text: &'a str, index: &Index<'a>, findings: &mut Vec<F
                 file: kind,
                 lines: vec![line],
                 ids: None,
+                who: Vec::new(),
                 message: "is no entry: NAME-OR-UID:FIRST:COUNT is wanted".to_owned(),
                 reach: None,
             }),
@@ -125,7 +128,8 @@ fn single(kind: IdKind, owned: &[Owned<'_>], accounts: &Accounts, findings: &mut
     for one in owned {
         let Entry { line, owner, first, count } = one.entry;
         let mut found = |kind_of, ids, message: String, reach| {
-            findings.push(Finding { kind: kind_of, file: kind, lines: vec![line], ids, message, reach });
+            let who = vec![one.name().to_owned()];
+            findings.push(Finding { kind: kind_of, file: kind, lines: vec![line], ids, who, message, reach });
         };
         let ids = Some((first, one.end().saturating_sub(1)));
         if one.end() >= END {
@@ -155,6 +159,7 @@ fn single(kind: IdKind, owned: &[Owned<'_>], accounts: &Accounts, findings: &mut
                 file: kind,
                 lines: vec![line],
                 ids: None,
+                who: vec![name.to_owned()],
                 message: format!("{name} has {count} ids: images are made for {ENOUGH}"),
                 reach: None,
             });
@@ -186,6 +191,7 @@ fn overlaps(kind: IdKind, owned: &[Owned<'_>], findings: &mut Vec<Finding>) {
             file: kind,
             lines: Vec::new(),
             ids: None,
+            who: Vec::new(),
             message: format!("{more} further pairs of entries overlap"),
             reach: None,
         });
@@ -199,7 +205,15 @@ fn pair(kind: IdKind, one: &Owned<'_>, two: &Owned<'_>) -> Finding {
     let (a, b) = (one.name(), two.name());
     if one.is_of(two) {
         let message = format!("{a} has {} ids twice", end - first);
-        return Finding { kind: Kind::Duplicate, file: kind, lines, ids, message, reach: None };
+        return Finding {
+            kind: Kind::Duplicate,
+            file: kind,
+            lines,
+            ids,
+            who: vec![a.to_owned()],
+            message,
+            reach: None,
+        };
     }
     // Inside, root is the user and the range begins with 1: the layout of podman, docker and berth.
     let inside = |of: &Owned<'_>| format!("{}-{}", first - of.entry.first + 1, end - of.entry.first);
@@ -209,6 +223,7 @@ fn pair(kind: IdKind, one: &Owned<'_>, two: &Owned<'_>) -> Finding {
         file: kind,
         lines,
         ids,
+        who: vec![a.to_owned(), b.to_owned()],
         message: format!("{a} and {b} share {} {what} ids", end - first),
         reach: Some(format!(
             "{a} can read and change what {b}'s containers keep as ids {}, and {b} what {a}'s keep as ids {}",
@@ -237,17 +252,22 @@ fn meets_accounts(kind: IdKind, owned: &[Owned<'_>], accounts: &Accounts, findin
             file: kind,
             lines: vec![one.entry.line],
             ids: Some((u64::from(*first), u64::from(*last))),
+            who: vec![one.name().to_owned(), (*name).to_owned()],
             message: format!("{}'s range holds the {what} {name} ({first}){others}", one.name()),
-            reach: Some(format!("{} can be {name} in a container, and read and change all of {name}'s files", one.name())),
+            reach: Some(format!(
+                "{} can be {name} in a container, and read and change all of {name}'s files",
+                one.name()
+            )),
         });
     }
 }
 
 /// Users in one file and not in the other.
 fn unpaired(all: &[Vec<Owned<'_>>], findings: &mut Vec<Finding>) {
-    for (kind, here, there, lacks) in
-        [(IdKind::User, 0, 1, "no group ids, so that newgidmap refuses"), (IdKind::Group, 1, 0, "no user ids, so that newuidmap refuses")]
-    {
+    for (kind, here, there, lacks) in [
+        (IdKind::User, 0, 1, "no group ids, so that newgidmap refuses"),
+        (IdKind::Group, 1, 0, "no user ids, so that newuidmap refuses"),
+    ] {
         let other: HashSet<&str> = all[there].iter().map(Owned::name).collect();
         let mut told = HashSet::new();
         for one in &all[here] {
@@ -257,6 +277,7 @@ fn unpaired(all: &[Vec<Owned<'_>>], findings: &mut Vec<Finding>) {
                     file: kind,
                     lines: vec![one.entry.line],
                     ids: None,
+                    who: vec![one.name().to_owned()],
                     message: format!("{} has {lacks}", one.name()),
                     reach: None,
                 });
@@ -298,6 +319,7 @@ mod tests {
         let found = &findings[0];
         assert_eq!((found.kind, found.ids), (Kind::Overlap, Some((10_020_001, 10_075_536))));
         assert_eq!(found.message, "alice and bob share 55536 user ids");
+        assert_eq!(found.who, ["alice", "bob"]);
         assert_eq!(
             found.reach.as_deref().unwrap(),
             "alice can read and change what bob's containers keep as ids 1-55536, and bob what alice's keep as ids 10001-65536"
@@ -318,11 +340,35 @@ mod tests {
         let good = |more: &str| format!("{GOOD}{more}");
         for (subuid, subgid, kind, line, message) in [
             (good("alice\n"), GOOD.to_owned(), Kind::Malformed, 3, "is no entry: NAME-OR-UID:FIRST:COUNT is wanted"),
-            (good("alice:4294950000:65536\n"), GOOD.to_owned(), Kind::Wraps, 3, "alice's range ends above 2^32 - 2, the last id"),
+            (
+                good("alice:4294950000:65536\n"),
+                GOOD.to_owned(),
+                Kind::Wraps,
+                3,
+                "alice's range ends above 2^32 - 2, the last id",
+            ),
             (good("gone:3000000000:65536\n"), GOOD.to_owned(), Kind::UnknownUser, 3, "no user is called gone"),
-            (GOOD.to_owned(), good("staff:3000000000:65536\n"), Kind::GroupKey, 3, "staff is a group: both files name users, so that nobody has this range"),
-            (GOOD.to_owned(), good("500:3000000000:65536\n"), Kind::GroupKey, 3, "500 is a group: both files name users, so that nobody has this range"),
-            (good("carol:3000000000:65536\n"), GOOD.to_owned(), Kind::Unpaired, 3, "carol has no group ids, so that newgidmap refuses"),
+            (
+                GOOD.to_owned(),
+                good("staff:3000000000:65536\n"),
+                Kind::GroupKey,
+                3,
+                "staff is a group: both files name users, so that nobody has this range",
+            ),
+            (
+                GOOD.to_owned(),
+                good("500:3000000000:65536\n"),
+                Kind::GroupKey,
+                3,
+                "500 is a group: both files name users, so that nobody has this range",
+            ),
+            (
+                good("carol:3000000000:65536\n"),
+                GOOD.to_owned(),
+                Kind::Unpaired,
+                3,
+                "carol has no group ids, so that newgidmap refuses",
+            ),
         ] {
             assert_eq!(told(&subuid, &subgid), [(kind, vec![line], message.to_owned())]);
         }

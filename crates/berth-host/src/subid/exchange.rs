@@ -115,8 +115,9 @@ impl Document {
         let wanted = document.wanted()?;
         let mut sorted: Vec<&Wanted<'_>> = wanted.iter().collect();
         sorted.sort_unstable_by_key(|wanted| wanted.range.first);
-        if let Some([one, two]) =
-            sorted.windows(2).find_map(|pair| (last(pair[0].range) >= pair[1].range.first).then_some([pair[0], pair[1]]))
+        if let Some([one, two]) = sorted
+            .windows(2)
+            .find_map(|pair| (last(pair[0].range) >= pair[1].range.first).then_some([pair[0], pair[1]]))
         {
             return Err(ImportError::Overlap(one.name.to_owned(), two.name.to_owned()));
         }
@@ -162,7 +163,10 @@ mod tests {
         let plan = plan(&Rule::default(), &users);
         let document = Document::new(&plan.ranges, &groups("users:x:100:\nstaff:x:500:alice\nother:x:7:\n"));
         let text = serde_json::to_string(&document).unwrap();
-        assert!(text.contains(r#""alice":{"uid":"1001","gid":"100","gids":["100","500"],"home":"/home/alice""#), "{text}");
+        assert!(
+            text.contains(r#""alice":{"uid":"1001","gid":"100","gids":["100","500"],"home":"/home/alice""#),
+            "{text}"
+        );
         assert!(text.contains(r#""gids":{"100":"users","500":"staff"}"#), "{text}");
         let document = Document::parse(&text).unwrap();
         let names: Vec<_> = document.wanted().unwrap().iter().map(|wanted| (wanted.name, wanted.range.first)).collect();
@@ -181,7 +185,10 @@ mod tests {
             (document("").replace("/1", "/2"), "this version knows \"berth-subids/1\""),
             (document(&format!("{alice}, {bob}")), "has ranges of alice and bob that overlap"),
             (document(&user("a", 1, 4_294_967_295, 1)), "does not fit into 32 bits"),
-            (document(&format!("{alice}, {}", user("eve", 100_005, 5, 1))), "a range for alice with the uid of eve in it"),
+            (
+                document(&format!("{alice}, {}", user("eve", 100_005, 5, 1))),
+                "a range for alice with the uid of eve in it",
+            ),
             (document(&user("root:0", 1, 100_000, 1)), "a name that is none"),
         ] {
             let error = Document::parse(&text).unwrap_err().to_string();

@@ -208,10 +208,16 @@ pub fn merge(text: &str, wanted: &[Wanted<'_>]) -> Merged {
             merged.kept += 1;
             continue;
         }
-        let mut conflict = |line, reason| merged.conflicts.push(Conflict { name: wanted.name.to_owned(), line, reason });
+        let mut conflict =
+            |line, reason| merged.conflicts.push(Conflict { name: wanted.name.to_owned(), line, reason });
         if let Some((line, other)) = own.first() {
-            let reason =
-                format!("has {}-{} already, and the rule says {}-{}", other.first, last(*other), range.first, last(range));
+            let reason = format!(
+                "has {}-{} already, and the rule says {}-{}",
+                other.first,
+                last(*other),
+                range.first,
+                last(range)
+            );
             conflict(*line, reason);
             continue;
         }
@@ -251,10 +257,13 @@ mod tests {
         let text = "alice:10010001:65536\nbig:65667000:4000000000\ninner:65667001:1\n";
         let merged = merge(text, &[wanted("alice", 1001), wanted("bob", 1002), wanted("carol", 1000)]);
         let told: Vec<_> = merged.conflicts.iter().map(|c| (c.name.as_str(), c.line, c.reason.as_str())).collect();
-        assert_eq!(told, [
-            ("alice", 1, "has 10010001-10075536 already, and the rule says 65601536-65667071"),
-            ("bob", 2, "big has ids of 65667072-65732607"),
-        ]);
+        assert_eq!(
+            told,
+            [
+                ("alice", 1, "has 10010001-10075536 already, and the rule says 65601536-65667071"),
+                ("bob", 2, "big has ids of 65667072-65732607"),
+            ]
+        );
         assert_eq!(merged.text, format!("{text}carol:65536000:65536\n"));
     }
 

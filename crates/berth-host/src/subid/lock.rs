@@ -77,8 +77,7 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 fn lock_accounts(path: &Path, deadline: Instant) -> Result<File, LockError> {
     let failed = |source: io::Error| LockError::Io { path: path.to_owned(), source };
-    let file =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
     loop {
         match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),

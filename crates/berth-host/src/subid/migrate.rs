@@ -169,7 +169,10 @@ pub fn prepare(
             continue;
         };
         let Some(steps) = steps(Moves { uids, gids }, &taken) else {
-            left.push((user.name.clone(), "has ids of the new range already, and there is no room to go by".to_owned()));
+            left.push((
+                user.name.clone(),
+                "has ids of the new range already, and there is no room to go by".to_owned(),
+            ));
             continue;
         };
         migration.parts.push(Part {
@@ -372,8 +375,10 @@ impl Migration {
             .flat_map(|part| [part.name.clone(), part.uid.to_string()])
             .chain(self.strays.iter().cloned())
             .collect();
-        let kept: String =
-            text.split_inclusive('\n').filter(|line| !own.contains(line.split(':').next().unwrap_or_default())).collect();
+        let kept: String = text
+            .split_inclusive('\n')
+            .filter(|line| !own.contains(line.split(':').next().unwrap_or_default()))
+            .collect();
         (kept != text).then_some(kept)
     }
 }
@@ -408,7 +413,10 @@ impl Part {
 /// The last whole line of the notes.
 fn last_note(path: &Path) -> Option<Noted> {
     let text = fs::read_to_string(path).ok()?;
-    text.split_inclusive('\n').rev().filter(|line| line.ends_with('\n')).find_map(|line| serde_json::from_str(line).ok())
+    text.split_inclusive('\n')
+        .rev()
+        .filter(|line| line.ends_with('\n'))
+        .find_map(|line| serde_json::from_str(line).ok())
 }
 
 #[cfg(test)]
@@ -457,7 +465,8 @@ mod tests {
     fn ranges_with_ids_in_common_go_by_a_third() {
         let one = Move { from: 65_601_000, to: 65_601_536, count: 65_536 };
         let moves = Moves { uids: vec![one], gids: vec![one] };
-        let taken = [Range { first: 65_601_000, count: 65_536 }, Range { first: 4_294_836_224 - 65_536, count: 65_536 }];
+        let taken =
+            [Range { first: 65_601_000, count: 65_536 }, Range { first: 4_294_836_224 - 65_536, count: 65_536 }];
         let two = steps(moves, &taken).unwrap();
         let via = two[0].uids[0].to;
         assert_eq!(two[1].uids, [Move { from: via, ..one }]);

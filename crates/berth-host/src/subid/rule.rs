@@ -357,11 +357,17 @@ mod tests {
         let band = |uids: &str, base: u64| format!("[[bands]]\nuids = '{uids}'\nbase = {base}\n");
         for (text, reason) in [
             (String::new(), "no bands are declared"),
-            (band("1000-70000", 65_536_000), "it ends at 4587585535, and the last usable id is 4294967293; 64535 of its 69001"),
+            (
+                band("1000-70000", 65_536_000),
+                "it ends at 4587585535, and the last usable id is 4294967293; 64535 of its 69001",
+            ),
             (band("1000-2000", 65_535), "begins among the ids 0-65535"),
             (band("1000-2000", 65_536) + &band("2000-3000", 1_000_000_000), "two bands have the uid 2000"),
             (band("1000-2000", 1_000_000) + &band("3000-3001", 2_000_000), "ranges would overlap"),
-            (band("1000-2000", 65_536) + &band("100000-100001", 3_000_000_000), "the uids 100000-100001 are declared as users"),
+            (
+                band("1000-2000", 65_536) + &band("100000-100001", 3_000_000_000),
+                "the uids 100000-100001 are declared as users",
+            ),
             (band("1000-1001", 65_536) + "count = 0", "its count is 0"),
             ("reserved = ['70000']\n".to_owned() + &band("1000-1001", 65_536), "the reserved ids 70000-70000"),
             (band("2-1", 65_536), "is no range of ids"),

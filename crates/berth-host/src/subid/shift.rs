@@ -242,20 +242,26 @@ impl Shift<'_> {
         let owners = Owners { path: path.to_owned(), from, to: (to.0.unwrap_or(from.0), to.1.unwrap_or(from.1)) };
         let (uid, gid) = owners.to;
         report.shifted += 1;
-        self.sink.found(owners).map_err(|source| ShiftError::Io { action: "tell of", path: path.to_owned(), source })?;
+        self.sink.found(owners).map_err(|source| ShiftError::Io {
+            action: "tell of",
+            path: path.to_owned(),
+            source,
+        })?;
         if !self.apply {
             return Ok(());
         }
         let mode = stat.st_mode & 0o7777;
-        let capabilities = if kind == FileType::RegularFile { attribute(&magic, "security.capability") } else { Vec::new() };
-        let noted = (kind == FileType::RegularFile && (mode & 0o6000 != 0 || !capabilities.is_empty())).then(|| Noted {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            path: path.strip_prefix(root).unwrap_or(path).as_os_str().as_bytes().to_vec(),
-            root: root.to_owned(),
-            mode,
-            capabilities,
-        });
+        let capabilities =
+            if kind == FileType::RegularFile { attribute(&magic, "security.capability") } else { Vec::new() };
+        let noted =
+            (kind == FileType::RegularFile && (mode & 0o6000 != 0 || !capabilities.is_empty())).then(|| Noted {
+                device: stat.st_dev,
+                inode: stat.st_ino,
+                path: path.strip_prefix(root).unwrap_or(path).as_os_str().as_bytes().to_vec(),
+                root: root.to_owned(),
+                mode,
+                capabilities,
+            });
         if let Some(noted) = &noted {
             self.sink.note(noted).map_err(|source| ShiftError::Io { action: "note", path: path.to_owned(), source })?;
         }
@@ -365,14 +371,10 @@ mod tests {
     fn ids_keep_their_place_through_several_ranges() {
         let old = [Range { first: 100, count: 10 }, Range { first: 500, count: 20 }];
         let moves = moves(&old, Range { first: 1000, count: 65_536 }).unwrap();
-        assert_eq!([100, 109, 500, 519, 110, 99].map(|id| moved(&moves, id)), [
-            Some(1000),
-            Some(1009),
-            Some(1010),
-            Some(1029),
-            None,
-            None
-        ]);
+        assert_eq!(
+            [100, 109, 500, 519, 110, 99].map(|id| moved(&moves, id)),
+            [Some(1000), Some(1009), Some(1010), Some(1029), None, None]
+        );
         assert_eq!(super::moves(&old, Range { first: 1000, count: 29 }), None);
         assert_eq!(super::moves(&old[..1], old[0]), Some(Vec::new()));
     }

@@ -360,7 +360,8 @@ mod tests {
 
     #[test]
     fn the_kinds_of_files_are_told_apart() {
-        let lines = "# all\nalice:x:1001:100:Alice:/home/alice:/bin/sh\n+::::::\nshort:x:1\nbob:*:1002:100::/home/bob:\n";
+        let lines =
+            "# all\nalice:x:1001:100:Alice:/home/alice:/bin/sh\n+::::::\nshort:x:1\nbob:*:1002:100::/home/bob:\n";
         let dump = "version: 1\n\ndn: uid=alice,dc=x\nuid: alice\nuidNumber: 1001\ngidNumber: 100\nhomeDirectory: /home/al\n ice\n\n\
             dn: cn=bob\nsAMAccountName:: Ym9i\nuidNumber: 1002\ngidNumber: 100\nunixHomeDirectory: /home/bob\n\n\
             dn: cn=users\ncn: users\ngidNumber: 100\nmemberUid: alice\n";

@@ -17,5 +17,6 @@ pub mod runtime;
 pub mod setup;
 pub mod shell;
 pub mod stop;
+pub mod subid;
 pub mod verify;
 pub mod version;
