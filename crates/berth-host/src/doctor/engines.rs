@@ -81,7 +81,13 @@ pub fn podman(host: &Host, notes: &mut Notes) {
                 }
                 Some(stat) if stat.mode & 0o1002 == 0o0002 => {
                     notes
-                        .fault("podman-storage-open", format!("{fixed}, where podman keeps images, has the mode {:04o}: users can remove each other's", stat.mode))
+                        .fault(
+                            "podman-storage-open",
+                            format!(
+                                "{fixed} of podman's images has the mode {:04o}: users can remove each other's",
+                                stat.mode
+                            ),
+                        )
                         .breaks("the walls between users")
                         .fix(Fix::Mode { path: fixed.to_owned(), mode: 0o1777 });
                 }

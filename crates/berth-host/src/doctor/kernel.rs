@@ -161,7 +161,10 @@ pub fn control_groups(host: &Host, notes: &mut Notes) {
             notes
                 .advice("cgroup-v1", "this host has control groups of version 1")
                 .breaks("podman's limits on memory and processors for ordinary users; Slurm's own are in force")
-                .mend("grubby --update-kernel=ALL --args=systemd.unified_cgroup_hierarchy=1 && reboot    # Debian: GRUB_CMDLINE_LINUX, update-grub");
+                .mend(
+                    "grubby --update-kernel=ALL --args=systemd.unified_cgroup_hierarchy=1 && reboot    \
+                     # Debian: GRUB_CMDLINE_LINUX, update-grub",
+                );
         } else {
             notes.fine("control groups of version 1; Slurm's limits are in force");
         }
@@ -206,10 +209,19 @@ pub fn security_modules(host: &Host, notes: &mut Notes) {
         said.push("AppArmor restricts user namespaces");
         if key.ends_with("_userns") && !lets_berth(host) {
             notes
-                .fault("apparmor-userns", format!("AppArmor lets only programs with a profile make user namespaces ({key} = 1), and berth has none"))
-                .breaks("every container of an ordinary user: \"Permission denied\" while its ids are mapped or its file systems mounted")
+                .fault(
+                    "apparmor-userns",
+                    format!(
+                        "AppArmor lets only programs with a profile make user namespaces ({key}), and berth has none"
+                    ),
+                )
+                .breaks("every container of an ordinary user: \"Permission denied\" while its ids are mapped")
                 .mend(format!("berth doctor --fix    # writes {PROFILE}; or: sysctl -w {key}=0, for all programs"))
-                .fix(Fix::File { path: PROFILE.to_owned(), content: PROFILE_TEXT.to_owned(), then: &["apparmor_parser", "-r", PROFILE] });
+                .fix(Fix::File {
+                    path: PROFILE.to_owned(),
+                    content: PROFILE_TEXT.to_owned(),
+                    then: &["apparmor_parser", "-r", PROFILE],
+                });
         }
     }
     if host.line("/sys/fs/selinux/enforce").as_deref() == Some("1") {
@@ -219,7 +231,10 @@ pub fn security_modules(host: &Host, notes: &mut Notes) {
         let off = host.line("/sys/fs/selinux/booleans/use_nfs_home_dirs").is_some_and(|text| text.starts_with('0'));
         if network && off {
             notes
-                .fault("selinux-nfs-home", "SELinux keeps containers away from home directories on network file systems (use_nfs_home_dirs is off)")
+                .fault(
+                    "selinux-nfs-home",
+                    "SELinux keeps containers away from homes on network file systems (use_nfs_home_dirs is off)",
+                )
                 .breaks("a container's sight of the home directory: \"Permission denied\" in what its user owns")
                 .mend("setsebool -P use_nfs_home_dirs on");
         }

@@ -194,8 +194,8 @@ pub fn plugins(host: &Host, notes: &mut Notes) {
         if help.stdout.contains("--container-image") {
             notes.fine("berth's plugin is loaded: srun knows --container-image");
         } else {
-            let lines = help.stderr.lines().filter(|line| line.contains("spank") || line.contains("ncompatible"));
-            let reason = lines.last().map_or_else(String::new, |line| format!(": {line}"));
+            let mut lines = help.stderr.lines().filter(|line| line.contains("spank") || line.contains("ncompatible"));
+            let reason = lines.next_back().map_or_else(String::new, |line| format!(": {line}"));
             notes
                 .fault(
                     "plugin-not-loaded",

@@ -112,7 +112,9 @@ fn own(host: &Host, store: &str, notes: &mut Notes) {
         notes
             .fault("store-noexec", format!("the file system of the store {store} is mounted noexec"))
             .breaks("every program of every image: \"Permission denied\"")
-            .mend(format!("mount -o remount,exec \"$(findmnt -n -o TARGET -T {nearest})\"    # or another `store` in /etc/berth/berth.toml"));
+            .mend(format!(
+                "mount -o remount,exec \"$(findmnt -n -o TARGET -T {nearest})\"    # or another `store` in berth.toml"
+            ));
     }
     if is_network(&kind) && (has("nolock") || has("localflock") || has("local_lock=all")) {
         notes

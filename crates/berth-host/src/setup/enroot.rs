@@ -30,7 +30,7 @@ pub fn enroot(host: &Host, _: &Wishes) -> Result<Plan, Error> {
         .map(|(key, value)| (key, value.trim()))
         .collect();
     let value = |key: &str| settings.iter().rev().find(|(name, _)| *name == key).map(|(_, value)| *value);
-    let place = |key: &str| value(key).map(|path| folder(path)).filter(|path| path.starts_with('/'));
+    let place = |key: &str| value(key).map(folder).filter(|path| path.starts_with('/'));
     let mut lines = vec![line("# Written by `berth setup enroot-migration` from /etc/enroot.", "")];
     if let Some(dir) = place("ENROOT_CACHE_PATH") {
         lines.push(line(
@@ -58,10 +58,15 @@ pub fn enroot(host: &Host, _: &Wishes) -> Result<Plan, Error> {
     }
     plan.changes.push(change);
     if let Some(credentials) = value("ENROOT_CONFIG_PATH") {
-        plan.notes.push(format!("logins are in {credentials}/.credentials (netrc): berth reads those of podman and docker; podman login REGISTRY"));
+        plan.notes.push(format!(
+            "logins of enroot are in {credentials}/.credentials; berth has those of podman: podman login REGISTRY"
+        ));
     }
     if value("ENROOT_REMAP_ROOT").is_some_and(|value| value.starts_with('y')) {
-        plan.notes.push("enroot made its users root inside (ENROOT_REMAP_ROOT): berth does with --remap-root, or --container-remap-root".to_owned());
+        plan.notes.push(
+            "users were root inside (ENROOT_REMAP_ROOT): berth run --remap-root, srun --container-remap-root"
+                .to_owned(),
+        );
     }
     without_pyxis(host, &mut plan);
     Ok(plan)

@@ -39,7 +39,8 @@ pub fn slurm(host: &Host, wishes: &Wishes) -> Result<Plan, Error> {
             plan.changes.push(file(site.file("oci.conf"), lines));
         }
         None if host.exists(&site.file("oci.conf")) => {
-            let text = "oci.conf stays: bundles go by it. On this release the plugin serves --container, images too, where there is none";
+            let text =
+                "oci.conf stays, for bundles; without it, the plugin serves --container on this release, images too";
             plan.notes.push(text.to_owned());
         }
         None => plan.notes.push("no oci.conf: on this release the plugin serves --container".to_owned()),
@@ -61,7 +62,8 @@ pub fn slurm(host: &Host, wishes: &Wishes) -> Result<Plan, Error> {
     if gpus > 0 && !host.exists(&site.file("gres.conf")) {
         let last = gpus - 1;
         let text = format!(
-            "gres.conf for the devices of this host: Name=gpu File=/dev/nvidia[0-{last}]; slurm.conf: GresTypes=gpu, and Gres=gpu:{gpus} for the node"
+            "gres.conf for the devices of this host: Name=gpu File=/dev/nvidia[0-{last}]; \
+             slurm.conf: GresTypes=gpu, and Gres=gpu:{gpus} for the node"
         );
         plan.notes.push(text);
     }
@@ -148,7 +150,8 @@ fn epilog(host: &Host, site: &Site, plan: &mut Plan) -> Result<(), Error> {
         Some(there) if there == pattern => {}
         Some(there) => {
             let reason = format!(
-                "slurm.conf has the epilog {there}: make it {pattern} and move that script into the folder, or call {dir}/90-berth from it"
+                "slurm.conf has the epilog {there}: make it {pattern} and move that script into the folder, \
+                 or call {dir}/90-berth from it"
             );
             return Err(Error::Unfit(reason));
         }

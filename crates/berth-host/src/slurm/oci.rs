@@ -49,7 +49,7 @@ fn images() -> Vec<Line> {
         line("CreateEnvFile=null", "the step's environment in a file, with the command that the plugin puts into it"),
         line(
             "RunTimeRun=\"exec berth oci-step --env-file=%e --job=%j --step=%s --task=%t\"",
-            "with exec, berth takes the place of the shell, and signals reach the program; nothing here is of the user's choice",
+            "with exec, berth takes the place of the shell: signals reach the program; nothing is of the user's choice",
         ),
     ]
 }
@@ -63,7 +63,7 @@ fn bundles(runtime: &str) -> Vec<Line> {
         ),
         line(
             format!("RunTimeQuery=\"{runtime} state %n.%u.%j.%s.%t 2>/dev/null || echo {{}}\""),
-            "asked by root at the end of a step; nothing here is of the user's choice, and nothing reaches the job's output",
+            "asked by root at the end of a step: nothing is of the user's choice, nothing reaches the job's output",
         ),
         line(format!("RunTimeKill=\"{runtime} kill -a %n.%u.%j.%s.%t 2>/dev/null\""), "ends what a step left running"),
         line(
@@ -210,7 +210,7 @@ fn consistency(entries: &[conf::Entry], version: Version) -> Vec<Fault> {
     let mut add = |kind, serious, what: &str, breaks| {
         faults.push(Fault { kind, serious, what: what.to_owned(), breaks });
     };
-    let ignores = value("IgnoreFileConfigJson").is_some_and(|text| is_true(text));
+    let ignores = value("IgnoreFileConfigJson").is_some_and(is_true);
     let (run, create, start) = (value("RunTimeRun"), value("RunTimeCreate"), value("RunTimeStart"));
     let mut needed = vec!["RunTimeKill", "RunTimeDelete"];
     if run.is_none() || version < GENERATION_2 {

@@ -29,7 +29,8 @@ use crate::{CommandError, Context, output};
 /// tries as nobody, or as the user that --user names. Exits with 1 when something does not work.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  berth doctor\n  sudo berth doctor --node --user alice\n  sudo berth doctor --fix\n  berth doctor --cluster"
+    after_help = "Examples:\n  berth doctor\n  sudo berth doctor --node --user alice\n  sudo berth doctor --fix\n  \
+                  berth doctor --cluster"
 )]
 pub struct Args {
     /// This host is to run jobs: what a node lacks is a fault

@@ -20,9 +20,8 @@ const JOURNALS: &str = "/var/lib/berth/setup";
 /// Without --write nothing is changed: the differences to what is there are shown, with a reason below each line. What is
 /// written over is kept, so that --undo restores every byte. As an ordinary user, podman and docker are set up for oneself.
 #[derive(Clone, Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  berth setup slurm\n  berth setup slurm --write\n  berth setup slurm --undo\n  berth setup podman --storage /local --registry registry.site --write"
-)]
+#[command(after_help = "Examples:\n  berth setup slurm\n  berth setup slurm --write\n  berth setup slurm --undo\n  \
+                  berth setup podman --storage /local --registry registry.site --write")]
 pub struct Args {
     /// What is set up
     #[arg(value_enum, value_name = "WHAT")]

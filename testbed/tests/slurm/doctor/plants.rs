@@ -55,12 +55,14 @@ pub const PLANTS: &[Plant] = &[
     ),
     mended(
         "plugin-open",
-        "cp /usr/lib/berth/spank_berth.so /opt; chmod 777 /opt/spank_berth.so; echo optional /opt/spank_berth.so >/etc/slurm/plugstack.conf",
+        "cp /usr/lib/berth/spank_berth.so /opt; chmod 777 /opt/spank_berth.so; \
+         echo optional /opt/spank_berth.so >/etc/slurm/plugstack.conf",
         "rm /opt/spank_berth.so",
     ),
     found(
         "plugin-pyxis",
-        "cp /usr/lib/berth/spank_berth.so /opt/spank_pyxis.so; echo optional /opt/spank_pyxis.so >>/etc/slurm/plugstack.conf",
+        "cp /usr/lib/berth/spank_berth.so /opt/spank_pyxis.so; \
+         echo optional /opt/spank_pyxis.so >>/etc/slurm/plugstack.conf",
         "rm /opt/spank_pyxis.so",
     ),
     found("plugin-unused", ">/etc/slurm/plugstack.conf", ""),
@@ -81,12 +83,14 @@ pub const PLANTS: &[Plant] = &[
     found("script-missing", "echo Epilog=/etc/slurm/epilog.sh >>/etc/slurm/slurm.conf", ""),
     mended(
         "script-mode",
-        "echo Epilog=/etc/slurm/epilog.sh >>/etc/slurm/slurm.conf; echo '#!/bin/sh' >/etc/slurm/epilog.sh; chmod 644 /etc/slurm/epilog.sh",
+        "echo Epilog=/etc/slurm/epilog.sh >>/etc/slurm/slurm.conf; echo '#!/bin/sh' >/etc/slurm/epilog.sh; \
+         chmod 644 /etc/slurm/epilog.sh",
         "rm /etc/slurm/epilog.sh",
     ),
     mended(
         "script-open",
-        "echo Prolog=/etc/slurm/prolog.sh >>/etc/slurm/slurm.conf; echo '#!/bin/sh' >/etc/slurm/prolog.sh; chmod 777 /etc/slurm/prolog.sh",
+        "echo Prolog=/etc/slurm/prolog.sh >>/etc/slurm/slurm.conf; echo '#!/bin/sh' >/etc/slurm/prolog.sh; \
+         chmod 777 /etc/slurm/prolog.sh",
         "rm /etc/slurm/prolog.sh",
     ),
     found("slurm-proctrack", "echo ProctrackType=proctrack/linuxproc >>/etc/slurm/slurm.conf", ""),
@@ -102,12 +106,14 @@ pub const PLANTS: &[Plant] = &[
     ),
     found(
         "store-noexec",
-        "mkdir -p /srv/s /etc/berth; mount -t tmpfs -o noexec,mode=1777 tmpfs /srv/s; echo 'store = \"/srv/s/$USER\"' >/etc/berth/berth.toml",
+        "mkdir -p /srv/s /etc/berth; mount -t tmpfs -o noexec,mode=1777 tmpfs /srv/s; \
+         echo 'store = \"/srv/s/$USER\"' >/etc/berth/berth.toml",
         "umount /srv/s; rmdir /srv/s",
     ),
     found(
         "store-full",
-        "mkdir -p /srv/s /etc/berth; mount -t tmpfs -o size=1m,mode=1777 tmpfs /srv/s; echo 'store = \"/srv/s/$USER\"' >/etc/berth/berth.toml",
+        "mkdir -p /srv/s /etc/berth; mount -t tmpfs -o size=1m,mode=1777 tmpfs /srv/s; \
+         echo 'store = \"/srv/s/$USER\"' >/etc/berth/berth.toml",
         "umount /srv/s; rmdir /srv/s",
     ),
     mended(
