@@ -89,8 +89,9 @@ macro_rules! verbs {
 }
 
 /// All verbs, in the order of the help.
-pub static VERBS: &[Verb] =
-    verbs![run, shell, exec, ps, stop, kill, rm, pull, images, inspect, rmi, gc, verify, info, doctor, setup, subid, version];
+pub static VERBS: &[Verb] = verbs![
+    run, shell, exec, ps, stop, kill, rm, pull, images, inspect, rmi, gc, verify, info, doctor, setup, subid, version
+];
 
 /// A line that was understood.
 #[derive(Debug)]

@@ -23,6 +23,8 @@ const ONE_ID: &str =
 pub fn sub_ids(host: &Host, notes: &mut Notes) {
     programs(host, notes);
     entries_of_all(host, notes);
+    let person = &host.person;
+    let mut without = Vec::new();
     for file in ["/etc/subuid", "/etc/subgid"] {
         if let Some(who) = host.changed_by(file) {
             notes
@@ -32,19 +34,19 @@ pub fn sub_ids(host: &Host, notes: &mut Notes) {
                 .fix(Fix::Mode { path: file.to_owned(), mode: 0o644 });
         }
         let text = host.read(file).unwrap_or_default();
-        let person = &host.person;
         let number = person.uid.to_string();
         let mine = entries(&text).flatten().any(|entry| entry.owner == person.name || entry.owner == number);
-        // With another service in nsswitch.conf, the files do not count.
-        let module = host
-            .read("/etc/nsswitch.conf")
-            .is_ok_and(|text| nsswitch::service(&text).is_some_and(|service| service != "files"));
-        if person.named && person.uid != 0 && !mine && !module {
-            notes
-                .advice("subid-missing", format!("{} has no range in {file}", person.name))
-                .breaks(ONE_ID)
-                .mend("berth subid write    # ranges for all users that never meet");
-        }
+        without.extend((!mine).then_some(file));
+    }
+    // With another service in nsswitch.conf, the files do not count.
+    let module = host
+        .read("/etc/nsswitch.conf")
+        .is_ok_and(|text| nsswitch::service(&text).is_some_and(|service| service != "files"));
+    if person.named && person.uid != 0 && !without.is_empty() && !module {
+        notes
+            .advice("subid-missing", format!("{} has no range in {}", person.name, without.join(" and ")))
+            .breaks(ONE_ID)
+            .mend("berth subid write    # ranges for all users that never meet");
     }
     let missing =
         notes.findings.iter().any(|finding| finding.kind == "subid-missing" || finding.kind.starts_with("newuidmap"));
@@ -104,14 +106,15 @@ fn name(kind: Kind) -> Option<(&'static str, bool)> {
 }
 
 fn programs(host: &Host, notes: &mut Notes) {
-    for name in ["newuidmap", "newgidmap"] {
-        let Some(path) = host.program(name) else {
-            notes
-                .advice("newuidmap-missing", format!("there is no {name}"))
-                .breaks(ONE_ID)
-                .mend("apt-get install uidmap    # dnf install shadow-utils");
-            continue;
-        };
+    const NAMES: [&str; 2] = ["newuidmap", "newgidmap"];
+    let missing: Vec<&str> = NAMES.into_iter().filter(|name| host.program(name).is_none()).collect();
+    if !missing.is_empty() {
+        notes
+            .advice("newuidmap-missing", format!("there is no {}", missing.join(" and no ")))
+            .breaks(ONE_ID)
+            .mend("apt-get install uidmap    # dnf install shadow-utils");
+    }
+    for path in NAMES.iter().filter_map(|name| host.program(name)) {
         let Some(stat) = host.stat(&path) else { continue };
         if stat.mode & 0o4000 == 0 && !host.tries.capable(&host.path(&path)) {
             notes

@@ -73,6 +73,10 @@ pub fn slurm(host: &Host, wishes: &Wishes) -> Result<Plan, Error> {
         "the same files on every node and every host that people submit from; slurmstepd reads them for each step"
     };
     plan.notes.push(how.to_owned());
+    if plugin {
+        plan.notes
+            .push("restart slurmd when it suits: it loads the plugin, too, which tidies up after a boot".to_owned());
+    }
     Ok(plan)
 }
 

@@ -246,9 +246,10 @@ fn whole_cluster(args: &Args, context: &Context) -> Result<ExitCode, CommandErro
             left_out.iter().map(|(node, state)| serde_json::json!({"node": node, "state": state})).collect();
         output::json(&serde_json::json!({"summary": summary, "not_asked": left_out}))?;
     } else {
-        let mut table = Table::new(&["FAULT", "NODES", "WHAT"]);
+        let mut table = Table::new(&["KIND", "IS", "NODES", "WHAT"]);
         for row in &summary.rows {
-            table.row([row.kind.clone(), compressed(&row.nodes), row.what.clone()]);
+            let is = if row.severity == Severity::Fault { "fault" } else { "advice" };
+            table.row([row.kind.clone(), is.to_owned(), compressed(&row.nodes), row.what.clone()]);
         }
         if !summary.rows.is_empty() {
             table.print()?;
