@@ -106,6 +106,18 @@ pub fn podman(host: &Host, notes: &mut Notes) {
             }
         }
     }
+    let system = "/etc/containers/storage.conf";
+    let roots = host.read(system).ok().and_then(|text| text.parse::<toml::Table>().ok());
+    let missing = |key: &&&str| roots.as_ref().is_some_and(|table| text(table, &["storage", key]).is_none());
+    let missing: Vec<&str> = ["runroot", "graphroot"].iter().filter(missing).copied().collect();
+    if !missing.is_empty() {
+        notes
+            .fault("podman-storage-roots", format!("{system} has no {}", missing.join(" and no ")))
+            .breaks(format!("podman of root: \"{} must be set\"", missing[0]))
+            .mend(format!(
+                "sed -i '/^\\[storage\\]/a runroot = \"/run/containers/storage\"\\ngraphroot = \"/var/lib/containers/storage\"' {system}"
+            ));
+    }
     runtimes(host, notes);
     registries(host, notes);
     if notes.findings.is_empty() {

@@ -70,8 +70,10 @@ pub fn podman(host: &Host, wishes: &Wishes) -> Result<Plan, Error> {
 /// storage.conf: images on a local file system, as overlays do not work over NFS and Lustre.
 fn storage(host: &Host, dir: &str, storage: &str, plan: &mut Plan) -> Result<(), Error> {
     let path = format!("{dir}/storage.conf");
-    let before = host.read(&path).unwrap_or_default();
     let system = dir.starts_with("/etc/");
+    // This file stands in the place of the distribution's, whose settings would be lost.
+    let vendors = || host.read("/usr/share/containers/storage.conf").ok().filter(|_| system);
+    let before = host.read(&path).ok().or_else(vendors).unwrap_or_default();
     let (key, value) = if system {
         plan.folders.push((storage.to_owned(), 0o1777));
         ("rootless_storage_path", format!("{storage}/$USER/containers/storage"))
@@ -102,7 +104,12 @@ fn storage(host: &Host, dir: &str, storage: &str, plan: &mut Plan) -> Result<(),
                 .collect();
             text.join("\n") + "\n"
         }
-        None => added(&added(&before, "[storage]"), "driver = \"overlay\"") + &ours.text + "\n",
+        None => {
+            let start = added(&added(&before, "[storage]"), "driver = \"overlay\"");
+            // Without these two, root's podman does not start.
+            let roots = "runroot = \"/run/containers/storage\"\ngraphroot = \"/var/lib/containers/storage\"\n";
+            start + if system { roots } else { "" } + &ours.text + "\n"
+        }
     };
     plan.changes.push(Change {
         path,

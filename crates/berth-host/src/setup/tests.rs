@@ -187,6 +187,7 @@ fn podman_and_docker_get_berth_and_keep_what_they_have() {
                 storage["storage"]["rootless_storage_path"].as_str(),
                 Some("/local/images/$USER/containers/storage")
             );
+            assert!(storage["storage"]["runroot"].is_str() && storage["storage"]["graphroot"].is_str());
             assert_eq!(storage["storage"]["driver"].as_str(), Some("overlay"));
         }
         undo(&host, plan.name, DIR).unwrap();
@@ -194,6 +195,31 @@ fn podman_and_docker_get_berth_and_keep_what_they_have() {
         after.retain(|path, _| before.contains_key(path));
         assert!(after == before, "{}", plan.name);
     }
+}
+
+#[test]
+fn a_new_storage_conf_has_all_that_podman_of_root_wants_and_what_the_distribution_set() {
+    let wishes = Wishes { storage: Some("/local".to_owned()), ..Wishes::default() };
+    let mut world = World::healthy("26.05.5");
+    world.remove("/etc/containers/storage.conf");
+    let content = |world: &World| {
+        let mut host = world.host();
+        host.person.uid = 0;
+        let plan = podman(&host, &wishes).unwrap();
+        let change = plan.changes.iter().find(|change| change.path.ends_with("storage.conf")).unwrap();
+        change.content.parse::<toml::Table>().unwrap()["storage"].as_table().unwrap().clone()
+    };
+    let made = content(&world);
+    for key in ["driver", "runroot", "graphroot", "rootless_storage_path"] {
+        assert!(made.contains_key(key), "{key}");
+    }
+    world.write(
+        "/usr/share/containers/storage.conf",
+        "[storage]\ndriver = \"btrfs\"\nrunroot = \"/r\"\ngraphroot = \"/g\"\n",
+    );
+    let made = content(&world);
+    assert_eq!((made["driver"].as_str(), made["runroot"].as_str()), (Some("btrfs"), Some("/r")));
+    assert!(made.contains_key("rootless_storage_path"));
 }
 
 #[test]

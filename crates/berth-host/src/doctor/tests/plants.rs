@@ -198,6 +198,7 @@ pub const PLANTS: &[Plant] = &[
     }),
     // Engines.
     found("podman-storage-conf", |w| w.write("/etc/containers/storage.conf", "[storage\n")),
+    found("podman-storage-roots", |w| w.replace("/etc/containers/storage.conf", "runroot = \"/run/x\"\n", "")),
     found("podman-storage-network", |w| w.mount("/local/podman", "nfs4", "rw")),
     mended("podman-storage-missing", |w| w.remove("/local/podman")),
     mended("podman-storage-open", |w| w.mode("/local/podman", 0o777)),

@@ -53,7 +53,7 @@ const FILES: &[(&str, u32, &str)] = &[
     (
         "/etc/containers/storage.conf",
         0o644,
-        "[storage]\ndriver = \"overlay\"\nrootless_storage_path = \"/local/podman/$USER\"\n",
+        "[storage]\ndriver = \"overlay\"\nrunroot = \"/run/x\"\ngraphroot = \"/var/x\"\nrootless_storage_path = \"/local/podman/$USER\"\n",
     ),
     ("/etc/containers/containers.conf", 0o644, "[engine]\nruntime = \"crun\"\ncgroup_manager = \"systemd\"\n"),
     ("/etc/containers/registries.conf", 0o644, "unqualified-search-registries = [\"registry.site\"]\n"),
