@@ -48,6 +48,7 @@ macro_rules! on_each_release {
 
 mod container;
 mod create;
+mod doctor;
 mod inside;
 mod plugin;
 mod run;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
     chapters.extend(create::CHAPTERS);
     chapters.extend(site::CHAPTERS);
     chapters.extend(container::CHAPTERS);
+    chapters.extend(doctor::CHAPTERS);
     chapters.extend(plugin::CHAPTERS.concat());
     chapters.extend(inside::CHAPTERS.concat());
     // Most of a test's time is Slurm's, which waits for seconds before it kills, and for half a minute before it looks at
