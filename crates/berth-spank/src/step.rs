@@ -125,6 +125,8 @@ impl Step {
             self.request.image = Some(container);
         }
         let socket = self.socket.take().ok_or("berth: the tasks' socket is gone")?;
+        // Who waits here for an image when slurmstepd dies would be nobody's task.
+        let before = die_with_parent(libc::SIGKILL);
         let mut message = receive(&socket).map_err(|e| format!("berth: cannot read from the tasks' socket: {e}"))?;
         if message.first() == Some(&TOKEN) {
             let end = message.descriptors.pop().ok_or("berth: the tasks' token has no socket")?;
@@ -139,6 +141,8 @@ impl Step {
                 };
                 let way = read_way(way)?;
                 join(&process, &way)?;
+                // From here on all is as for any other task.
+                die_with_parent(before);
                 // Whoever waits for it may have gone: then nobody has to be told.
                 let _ = send(&socket, &[JOINED]);
                 self.change_environment(spank, &way);
@@ -254,6 +258,18 @@ fn unset(spank: &Spank, name: &[u8]) {
     if let Ok(name) = CString::new(name) {
         spank.unset_variable(&name);
     }
+}
+
+/// Has the kernel send a signal to this process when the one that has started it ends; none with 0. Gives the signal that
+/// it was before.
+fn die_with_parent(signal: libc::c_int) -> libc::c_int {
+    let mut before: libc::c_int = 0;
+    // SAFETY: room for the number that is asked for, and a number.
+    unsafe {
+        libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut before, 0, 0, 0);
+        libc::prctl(libc::PR_SET_PDEATHSIG, signal, 0, 0, 0);
+    }
+    before
 }
 
 /// Moves the task into the container.
@@ -424,8 +440,8 @@ fn execute(words: &[*const libc::c_char], environment: &[*const libc::c_char]) -
 }
 
 /// Runs a program and gives its exit code (128 and the signal, for one that was killed). It has nothing on standard input
-/// and this process' standard error for both outputs, `socket` as descriptor 3, and nothing else that is open here. As
-/// root, it is run as the user and group of `identity`.
+/// and this process' standard error for both outputs, `socket` as descriptor 3, and nothing else that is open here; with a
+/// socket, it ends when this process does. As root, it is run as the user and group of `identity`.
 pub fn run(
     words: &[CString],
     environment: &[CString],
@@ -433,6 +449,7 @@ pub fn run(
     identity: Option<(libc::uid_t, libc::gid_t)>,
 ) -> io::Result<i32> {
     let (words, environment) = (pointers(words), pointers(environment));
+    let own = std::process::id();
     // SAFETY: between fork and exec the child calls only what is safe there: other threads may have held locks.
     let child = unsafe { libc::fork() };
     if child < 0 {
@@ -446,6 +463,11 @@ pub fn run(
             libc::dup2(2, 1);
             let mut first_closed = SOCKET;
             if let Some(socket) = &socket {
+                // Without its task nobody wants what it fetches.
+                die_with_parent(libc::SIGKILL);
+                if libc::getppid() as u32 != own {
+                    libc::_exit(126);
+                }
                 if socket.as_raw_fd() == SOCKET {
                     libc::fcntl(SOCKET, libc::F_SETFD, 0);
                 } else {

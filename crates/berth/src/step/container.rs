@@ -429,8 +429,8 @@ fn adjust(wish: &Wish, image: &Image, host: &Host, lowered: &mut Lowered) {
     };
     process.env.retain(|entry| {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-        let from_host = host.environment.iter().any(|(host_name, host_value)| host_name == name && host_value == value);
-        let strange = is_locale(name) && from_host && !has_locale(image, value);
+        let from_host = || host.environment.iter().any(|(known, known_value)| known == name && known_value == value);
+        let strange = is_locale(name) && from_host() && !has_locale(image, value);
         asked(name) || !(strange || wish.unset.iter().any(|unset| unset == name))
     });
 }
@@ -489,16 +489,20 @@ fn gpus(host: &Host, context: &Context) -> Result<Vec<String>, CommandError> {
 
 /// What a task has to change in its environment: what to set, what to take away.
 fn difference(host: &[(OsString, OsString)], inside: &[String]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    // Jobs with tens of thousands of variables exist.
+    let known: HashSet<(&OsStr, &OsStr)> = host.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str())).collect();
     let same = |entry: &&String| {
         let Some((name, value)) = entry.split_once('=') else { return true };
-        host.iter().any(|(host_name, host_value)| host_name == name && host_value == value)
+        known.contains(&(OsStr::new(name), OsStr::new(value)))
     };
+    // A bundle has text alone, but the task's environment is Slurm's, and what is no text may stay there.
+    let no_text = |name: &OsStr, value: &OsStr| name.to_str().is_none() || value.to_str().is_none();
     let set = inside.iter().filter(|entry| !same(entry)).map(|entry| entry.clone().into_bytes()).collect();
     let names: HashSet<&OsStr> =
         inside.iter().filter_map(|entry| entry.split_once('=')).map(|(name, _)| OsStr::new(name)).collect();
     let unset = host
         .iter()
-        .filter(|(name, _)| !names.contains(name.as_os_str()))
+        .filter(|(name, value)| !names.contains(name.as_os_str()) && !no_text(name, value))
         .map(|(name, _)| name.as_bytes().to_vec())
         .collect();
     (set, unset)
@@ -528,6 +532,12 @@ mod tests {
         let (set, unset) = difference(&host, &inside);
         assert_eq!(set, [b"B=other".to_vec(), b"D=4".to_vec()]);
         assert_eq!(unset, [b"C".to_vec()]);
+    }
+
+    #[test]
+    fn a_variable_that_is_no_text_stays() {
+        let value = <OsString as std::os::unix::ffi::OsStringExt>::from_vec(vec![0xff]);
+        assert_eq!(difference(&[("A".into(), value)], &[]), (Vec::new(), Vec::new()));
     }
 
     #[test]
