@@ -194,6 +194,10 @@ impl Step {
         match code {
             // What went wrong is in the answers.
             0 => Ok(()),
+            NOT_FOUND | NOT_EXECUTABLE => Err(format!(
+                "berth: cannot run {} on this node; install it, or name it in plugstack.conf: berth=PATH",
+                program.display()
+            )),
             // The person has read its own words.
             code => Err(format!("pyxis: couldn't start container: `berth step` ended with exit code {code}")),
         }
@@ -439,6 +443,10 @@ fn execute(words: &[*const libc::c_char], environment: &[*const libc::c_char]) -
     io::Error::last_os_error()
 }
 
+/// Exit codes, as a shell has them, for a program that is not there and one that cannot be run. `berth step` has others.
+const NOT_FOUND: i32 = 127;
+const NOT_EXECUTABLE: i32 = 126;
+
 /// Runs a program and gives its exit code (128 and the signal, for one that was killed). It has nothing on standard input
 /// and this process' standard error for both outputs, `socket` as descriptor 3, and nothing else that is open here; with a
 /// socket, it ends when this process does. As root, it is run as the user and group of `identity`.
@@ -466,7 +474,7 @@ pub fn run(
                 // Without its task nobody wants what it fetches.
                 die_with_parent(libc::SIGKILL);
                 if libc::getppid() as u32 != own {
-                    libc::_exit(126);
+                    libc::_exit(NOT_EXECUTABLE);
                 }
                 if socket.as_raw_fd() == SOCKET {
                     libc::fcntl(SOCKET, libc::F_SETFD, 0);
@@ -484,10 +492,11 @@ pub fn run(
                     || libc::setresgid(gid, gid, gid) != 0
                     || libc::setresuid(uid, uid, uid) != 0)
             {
-                libc::_exit(126);
+                libc::_exit(NOT_EXECUTABLE);
             }
             libc::execve(words[0], words.as_ptr(), environment.as_ptr());
-            libc::_exit(127);
+            let is_missing = std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOENT);
+            libc::_exit(if is_missing { NOT_FOUND } else { NOT_EXECUTABLE });
         }
     }
     drop(socket);

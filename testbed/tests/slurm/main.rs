@@ -48,6 +48,10 @@ macro_rules! on_each_release {
 
 mod container;
 mod create;
+mod faults;
+mod hostile;
+mod kills;
+mod load;
 mod plugin;
 mod run;
 mod site;
@@ -95,6 +99,10 @@ fn main() -> ExitCode {
     chapters.extend(site::CHAPTERS);
     chapters.extend(container::CHAPTERS);
     chapters.extend(plugin::CHAPTERS.concat());
+    chapters.extend(faults::CHAPTERS);
+    chapters.extend(kills::CHAPTERS);
+    chapters.extend(hostile::CHAPTERS);
+    chapters.extend(load::CHAPTERS);
     // Most of a test's time is Slurm's, which waits for seconds before it kills, and for half a minute before it looks at
     // time limits.
     harness::main_with(2 * harness::default_threads(), &chapters, prepare)

@@ -13,7 +13,7 @@ mod registry;
 mod rights;
 mod seeds;
 mod submit;
-mod world;
+pub mod world;
 
 /// All tests of the plugin.
 pub const CHAPTERS: [[Chapter; 3]; 11] = [

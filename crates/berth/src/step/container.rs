@@ -490,7 +490,8 @@ fn gpus(host: &Host, context: &Context) -> Result<Vec<String>, CommandError> {
 /// What a task has to change in its environment: what to set, what to take away.
 fn difference(host: &[(OsString, OsString)], inside: &[String]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     // Jobs with tens of thousands of variables exist.
-    let known: HashSet<(&OsStr, &OsStr)> = host.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str())).collect();
+    let known: HashSet<(&OsStr, &OsStr)> =
+        host.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str())).collect();
     let same = |entry: &&String| {
         let Some((name, value)) = entry.split_once('=') else { return true };
         known.contains(&(OsStr::new(name), OsStr::new(value)))

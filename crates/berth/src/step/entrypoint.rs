@@ -122,7 +122,8 @@ impl Entrypoint {
 fn is_awaited(what: BorrowedFd<'_>, tasks: BorrowedFd<'_>) -> bool {
     loop {
         // Of the tasks only the hang-up counts, which is told unasked.
-        let mut both = [PollFd::from_borrowed_fd(what, PollFlags::IN), PollFd::from_borrowed_fd(tasks, PollFlags::empty())];
+        let mut both =
+            [PollFd::from_borrowed_fd(what, PollFlags::IN), PollFd::from_borrowed_fd(tasks, PollFlags::empty())];
         match poll(&mut both, None) {
             Ok(_) if !both[0].revents().is_empty() => return true,
             Ok(_) if both[1].revents().contains(PollFlags::HUP) => return false,
