@@ -13,6 +13,8 @@ use std::net::TcpListener;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ pub enum Fault {
     Status(u16, Vec<(String, String)>, String),
     /// The connection breaks after so many bytes of the body.
     Break(usize),
-    /// Nothing more comes after so many bytes of the body, for as long as the server lives.
+    /// Nothing more comes after so many bytes of the body, for as long as the server lives and is not calmed.
     Stall(usize),
     /// The byte at this place of the body is another.
     Corrupt(usize),
@@ -82,6 +84,7 @@ struct State {
     tokens: Option<Tokens>,
     issued: Mutex<Vec<usize>>,
     address: SocketAddr,
+    calm: AtomicBool,
 }
 
 /// The server; its threads end with the process.
@@ -93,7 +96,16 @@ pub struct FaultyRegistry {
 impl FaultyRegistry {
     /// Serves a layout: any repository name has its tags.
     pub fn start(layout: &Layout, tokens: Option<Tokens>, rules: Vec<Rule>) -> io::Result<FaultyRegistry> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        FaultyRegistry::at(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, layout, tokens, rules)
+    }
+
+    /// The same where somebody listens already, which may be in another network.
+    pub fn at(
+        listener: TcpListener,
+        layout: &Layout,
+        tokens: Option<Tokens>,
+        rules: Vec<Rule>,
+    ) -> io::Result<FaultyRegistry> {
         let state = Arc::new(State {
             layout: layout.clone(),
             rules: Mutex::new(rules),
@@ -101,6 +113,7 @@ impl FaultyRegistry {
             tokens,
             issued: Mutex::default(),
             address: listener.local_addr()?,
+            calm: AtomicBool::new(false),
         });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
@@ -121,6 +134,12 @@ impl FaultyRegistry {
     /// `docker://` reference of a tag of the layout.
     pub fn reference(&self, tag: &str) -> String {
         format!("docker://{}/image:{tag}", self.state.address)
+    }
+
+    /// Breaks no further answer; connections that stall end.
+    pub fn calm(&self) {
+        self.state.rules.lock().expect("no panic while locked").clear();
+        self.state.calm.store(true, Ordering::SeqCst);
     }
 
     /// Requests so far.
@@ -198,8 +217,8 @@ impl State {
         output.write_all(&answer.body[..length])?;
         output.flush()?;
         if stall {
-            loop {
-                thread::sleep(Duration::from_secs(3600));
+            while !self.calm.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(20));
             }
         }
         Ok(end.is_none())

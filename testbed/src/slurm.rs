@@ -16,6 +16,7 @@
 
 mod config;
 pub mod inside;
+mod nodes;
 pub mod oci;
 pub mod registries;
 pub mod root;
@@ -186,7 +187,7 @@ pub struct Cluster {
     outer: Child,
     /// The box's pid 1, as this machine numbers it.
     init: i32,
-    /// Each node's slurmd, as the box numbers it.
+    /// A process of each node, at first its slurmd, as the box numbers it.
     daemons: Vec<i32>,
     scratch: tempfile::TempDir,
 }

@@ -256,14 +256,32 @@ impl Container {
     /// # Errors
     /// [`Error::NoContainer`] if the container was removed meanwhile.
     pub fn lock(&self) -> Result<Lock> {
+        self.lock_or_tell(&mut || {})
+    }
+
+    /// The same, and `tell` is called if it takes longer than a start or a removal does: a process may be stuck.
+    ///
+    /// # Errors
+    /// As [`Container::lock`].
+    pub fn lock_or_tell(&self, tell: &mut dyn FnMut()) -> Result<Lock> {
         let fd = match self.open_lock() {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Err(self.gone()),
             other => other?,
         };
+        // flock(2) knows no limit of time: until that is over it is asked now and then, and after that it waits.
+        let start = std::time::Instant::now();
+        let mut how = FlockOperation::NonBlockingLockExclusive;
         loop {
-            match flock(&fd, FlockOperation::LockExclusive) {
+            match flock(&fd, how) {
                 Ok(()) => break,
                 Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < PATIENCE => {
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    tell();
+                    how = FlockOperation::LockExclusive;
+                }
                 Err(error) => return Err(Error::io("lock", self.directory.join("lock"), error)),
             }
         }
@@ -359,6 +377,9 @@ impl Container {
 /// The lock of a container; free when it and all copies that forks made are closed, at the latest by execve(2).
 #[derive(Debug)]
 pub struct Lock(OwnedFd);
+
+/// How long a container's lock is waited for in silence.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
 
 impl Lock {
     /// Leaves the lock to the process `pid`, which is this one or its child, until that executes its command.

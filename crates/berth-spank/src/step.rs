@@ -135,6 +135,8 @@ impl Step {
             self.request.image = Some(container);
         }
         let socket = self.socket.take().ok_or("berth: the tasks' socket is gone")?;
+        // Who waits here for an image when slurmstepd dies would be nobody's task.
+        let before = die_with_parent(libc::SIGKILL);
         let mut message = receive(&socket).map_err(|e| format!("berth: cannot read from the tasks' socket: {e}"))?;
         if message.first() == Some(&TOKEN) {
             let end = message.descriptors.pop().ok_or("berth: the tasks' token has no socket")?;
@@ -149,6 +151,8 @@ impl Step {
                 };
                 let way = read_way(way)?;
                 join(&process, &way)?;
+                // From here on all is as for any other task.
+                die_with_parent(before);
                 // Whoever waits for it may have gone: then nobody has to be told.
                 let _ = send(&socket, &[JOINED]);
                 self.change_environment(spank, &way);
@@ -200,6 +204,10 @@ impl Step {
         match code {
             // What went wrong is in the answers.
             0 => Ok(()),
+            NOT_FOUND | NOT_EXECUTABLE => Err(format!(
+                "berth: cannot run {} on this node; install it, or name it in plugstack.conf: berth=PATH",
+                program.display()
+            )),
             // The person has read its own words.
             code => Err(format!("pyxis: couldn't start container: `berth step` ended with exit code {code}")),
         }
@@ -264,6 +272,18 @@ fn unset(spank: &Spank, name: &[u8]) {
     if let Ok(name) = CString::new(name) {
         spank.unset_variable(&name);
     }
+}
+
+/// Has the kernel send a signal to this process when the one that has started it ends; none with 0. Gives the signal that
+/// it was before.
+fn die_with_parent(signal: libc::c_int) -> libc::c_int {
+    let mut before: libc::c_int = 0;
+    // SAFETY: room for the number that is asked for, and a number.
+    unsafe {
+        libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut before, 0, 0, 0);
+        libc::prctl(libc::PR_SET_PDEATHSIG, signal, 0, 0, 0);
+    }
+    before
 }
 
 /// Moves the task into the container.
@@ -433,9 +453,13 @@ fn execute(words: &[*const libc::c_char], environment: &[*const libc::c_char]) -
     io::Error::last_os_error()
 }
 
+/// Exit codes, as a shell has them, for a program that is not there and one that cannot be run. `berth step` has others.
+const NOT_FOUND: i32 = 127;
+const NOT_EXECUTABLE: i32 = 126;
+
 /// Runs a program and gives its exit code (128 and the signal, for one that was killed). It has nothing on standard input
-/// and this process' standard error for both outputs, `socket` as descriptor 3, and nothing else that is open here. As
-/// root, it is run as the user and group of `identity`.
+/// and this process' standard error for both outputs, `socket` as descriptor 3, and nothing else that is open here; with a
+/// socket, it ends when this process does. As root, it is run as the user and group of `identity`.
 pub fn run(
     words: &[CString],
     environment: &[CString],
@@ -443,6 +467,7 @@ pub fn run(
     identity: Option<(libc::uid_t, libc::gid_t)>,
 ) -> io::Result<i32> {
     let (words, environment) = (pointers(words), pointers(environment));
+    let own = std::process::id();
     // SAFETY: between fork and exec the child calls only what is safe there: other threads may have held locks.
     let child = unsafe { libc::fork() };
     if child < 0 {
@@ -456,6 +481,11 @@ pub fn run(
             libc::dup2(2, 1);
             let mut first_closed = SOCKET;
             if let Some(socket) = &socket {
+                // Without its task nobody wants what it fetches.
+                die_with_parent(libc::SIGKILL);
+                if libc::getppid() as u32 != own {
+                    libc::_exit(NOT_EXECUTABLE);
+                }
                 if socket.as_raw_fd() == SOCKET {
                     libc::fcntl(SOCKET, libc::F_SETFD, 0);
                 } else {
@@ -472,10 +502,11 @@ pub fn run(
                     || libc::setresgid(gid, gid, gid) != 0
                     || libc::setresuid(uid, uid, uid) != 0)
             {
-                libc::_exit(126);
+                libc::_exit(NOT_EXECUTABLE);
             }
             libc::execve(words[0], words.as_ptr(), environment.as_ptr());
-            libc::_exit(127);
+            let is_missing = std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOENT);
+            libc::_exit(if is_missing { NOT_FOUND } else { NOT_EXECUTABLE });
         }
     }
     drop(socket);

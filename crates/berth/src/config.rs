@@ -11,6 +11,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -137,6 +138,10 @@ fn absolute(value: Option<impl AsRef<OsStr>>) -> Option<PathBuf> {
 }
 
 fn read(path: &Path) -> Result<Option<Config>, CommandError> {
+    // A pipe in its place would have a start wait for ever.
+    if fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+        return Err(config_error(path, "cannot be read: it is a pipe"));
+    }
     match fs::read_to_string(path) {
         Ok(text) => {
             let mut config = parse(&text, path)?;

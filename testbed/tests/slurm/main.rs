@@ -49,7 +49,11 @@ macro_rules! on_each_release {
 mod container;
 mod create;
 mod doctor;
+mod faults;
+mod hostile;
 mod inside;
+mod kills;
+mod load;
 mod plugin;
 mod run;
 mod site;
@@ -99,6 +103,10 @@ fn main() -> ExitCode {
     chapters.extend(doctor::CHAPTERS);
     chapters.extend(plugin::CHAPTERS.concat());
     chapters.extend(inside::CHAPTERS.concat());
+    chapters.extend(faults::CHAPTERS);
+    chapters.extend(kills::CHAPTERS);
+    chapters.extend(hostile::CHAPTERS);
+    chapters.extend(load::CHAPTERS);
     // Most of a test's time is Slurm's, which waits for seconds before it kills, and for half a minute before it looks at
     // time limits.
     harness::main_with(2 * harness::default_threads(), &chapters, prepare)

@@ -58,7 +58,9 @@ pub fn open_or_create(containers: &Containers, name: &str, image: &Image) -> Res
 
 /// Waits for a container's lock and looks whether it runs.
 pub fn open(container: Container) -> Result<State, Error> {
-    let lock = container.lock()?;
+    let lock = container.lock_or_tell(&mut || {
+        eprintln!("berth: waiting for container `{}`: another process is starting or removing it", container.name());
+    })?;
     let record = container.record()?;
     let mut here = BTreeSet::new();
     for member in container.members()? {

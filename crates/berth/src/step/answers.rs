@@ -44,6 +44,11 @@ impl Answers {
         Ok(Answers { socket, tasks: tasks.max(1) })
     }
 
+    /// Hung up when no task is left.
+    pub fn tasks(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
     /// Tells each task why there is no container: the first in all words, the others that one was told.
     pub fn failed(&self, lines: &[String]) {
         let mut text = lines.join("\n");

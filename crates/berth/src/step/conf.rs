@@ -80,8 +80,12 @@ impl Conf {
         if depth > MAX_DEPTH {
             return Err(wrong("base_environment leads in a circle, or further than 10 files".to_owned()));
         }
-        let size = std::fs::metadata(path).map_err(|e| CommandError::io("read", path, e))?.len();
-        if size > MAX_FILE {
+        let metadata = std::fs::metadata(path).map_err(|e| CommandError::io("read", path, e))?;
+        // A pipe or a device might never end.
+        if !metadata.is_file() {
+            return Err(wrong("not a file".to_owned()));
+        }
+        if metadata.len() > MAX_FILE {
             return Err(wrong("larger than 1 MB, which no environment file is".to_owned()));
         }
         let text = std::fs::read_to_string(path).map_err(|e| CommandError::io("read", path, e))?;

@@ -453,8 +453,8 @@ fn adjust(wish: &Wish, image: &Image, host: &Host, lowered: &mut Lowered) {
     };
     process.env.retain(|entry| {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-        let from_host = host.environment.iter().any(|(host_name, host_value)| host_name == name && host_value == value);
-        let strange = is_locale(name) && from_host && !has_locale(image, value);
+        let from_host = || host.environment.iter().any(|(known, known_value)| known == name && known_value == value);
+        let strange = is_locale(name) && from_host() && !has_locale(image, value);
         asked(name) || !(strange || wish.unset.iter().any(|unset| unset == name))
     });
 }
@@ -515,16 +515,21 @@ fn gpus(arguments: &Arguments, host: &Host, context: &Context) -> Result<Vec<Str
 
 /// What a task has to change in its environment: what to set, what to take away.
 fn difference(host: &[(OsString, OsString)], inside: &[String]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    // Jobs with tens of thousands of variables exist.
+    let known: HashSet<(&OsStr, &OsStr)> =
+        host.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str())).collect();
     let same = |entry: &&String| {
         let Some((name, value)) = entry.split_once('=') else { return true };
-        host.iter().any(|(host_name, host_value)| host_name == name && host_value == value)
+        known.contains(&(OsStr::new(name), OsStr::new(value)))
     };
+    // A bundle has text alone, but the task's environment is Slurm's, and what is no text may stay there.
+    let no_text = |name: &OsStr, value: &OsStr| name.to_str().is_none() || value.to_str().is_none();
     let set = inside.iter().filter(|entry| !same(entry)).map(|entry| entry.clone().into_bytes()).collect();
     let names: HashSet<&OsStr> =
         inside.iter().filter_map(|entry| entry.split_once('=')).map(|(name, _)| OsStr::new(name)).collect();
     let unset = host
         .iter()
-        .filter(|(name, _)| !names.contains(name.as_os_str()))
+        .filter(|(name, value)| !names.contains(name.as_os_str()) && !no_text(name, value))
         .map(|(name, _)| name.as_bytes().to_vec())
         .collect();
     (set, unset)
@@ -557,6 +562,12 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_that_is_no_text_stays() {
+        let value = <OsString as std::os::unix::ffi::OsStringExt>::from_vec(vec![0xff]);
+        assert_eq!(difference(&[("A".into(), value)], &[]), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
     fn a_language_is_kept_where_the_image_has_it() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("usr/lib/locale/de_DE.utf8")).unwrap();
@@ -568,7 +579,7 @@ mod tests {
 
     #[test]
     fn a_filter_has_eight_bytes_an_instruction() {
-        assert_eq!(filter_bytes(false), []);
+        assert!(filter_bytes(false).is_empty());
         let bytes = filter_bytes(true);
         assert_eq!(bytes.len(), ownership_filter(true).len() * 8);
     }

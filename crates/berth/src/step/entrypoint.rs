@@ -2,19 +2,23 @@
 //!
 //! As with pyxis it is run with a shell as its command, and the tasks then have the environment and the working directory
 //! with which it has left that shell. The shell tells its number and waits; its environment is read in `/proc`.
+//!
+//! It takes as long as it takes: who has enough of it cancels the step, and then it ends with the tasks that wait for it.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use berth_container::oci::Process;
 use berth_slurm::answer::Way;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::MemfdFlags;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::CommandError;
 
@@ -49,8 +53,8 @@ impl Entrypoint {
         Entrypoint { words: words.to_vec(), env: process.env.clone(), cwd: process.cwd.clone(), log }
     }
 
-    /// Runs it, in the container, which this process is in already.
-    pub fn run(&self) -> Result<Started, CommandError> {
+    /// Runs it, in the container, which this process is in already. `tasks` is hung up when nobody waits for it any more.
+    pub fn run(&self, tasks: BorrowedFd<'_>) -> Result<Started, CommandError> {
         let failed = |what: &str, reason: String| {
             CommandError::failure(format!("pyxis: container start failed: {what}: {reason}"))
                 .with_hint("if the image has an unusual entrypoint, try using --no-container-entrypoint")
@@ -64,7 +68,7 @@ impl Entrypoint {
         let mut command = Command::new(&self.words[0]);
         command.args(&self.words[1..]).args(["/bin/sh", "-c", SHELL]).env_clear().current_dir(&self.cwd);
         command.envs(self.env.iter().filter_map(|entry| entry.split_once('=')));
-        command.stdin(Stdio::null()).stdout(again()?).stderr(again()?);
+        command.stdin(Stdio::null()).stdout(again()?).stderr(again()?).process_group(0);
         place(&mut command, OwnedFd::from(tell), 3, OwnedFd::from(wait), 4);
         let mut child = command
             .spawn()
@@ -73,14 +77,18 @@ impl Entrypoint {
         drop(command);
         let mut number = String::new();
         let mut byte = [0];
-        while matches!(told.read(&mut byte), Ok(1)) && byte[0] != b'\n' && number.len() < 12 {
+        while is_awaited(told.as_fd(), tasks)
+            && matches!(told.read(&mut byte), Ok(1))
+            && byte[0] != b'\n'
+            && number.len() < 12
+        {
             number.push(char::from(byte[0]));
         }
         let started = number.trim().parse::<u32>().ok().and_then(|pid| self.look_at(pid));
         drop(go);
         let Some(started) = started else {
             use std::os::unix::process::ExitStatusExt;
-            let status = child.wait().ok();
+            let status = end(&mut child, tasks).ok();
             let what = match status.and_then(|status| status.code().or(status.signal().map(|signal| 128 + signal))) {
                 Some(0) | None => "container exited too soon".to_owned(),
                 Some(code) => format!("container start failed with error code: {code}"),
@@ -95,7 +103,7 @@ impl Entrypoint {
             }
             return Err(CommandError::failure(message));
         };
-        let _ = child.wait();
+        let _ = end(&mut child, tasks);
         if self.log {
             print(&mut output).iter().for_each(|line| eprintln!("{line}"));
         }
@@ -112,6 +120,31 @@ impl Entrypoint {
             cwd: std::fs::read_link(format!("/proc/{pid}/cwd")).ok(),
         })
     }
+}
+
+/// Waits until something can be read; false where the tasks have gone before.
+fn is_awaited(what: BorrowedFd<'_>, tasks: BorrowedFd<'_>) -> bool {
+    loop {
+        // Of the tasks only the hang-up counts, which is told unasked.
+        let mut both =
+            [PollFd::from_borrowed_fd(what, PollFlags::IN), PollFd::from_borrowed_fd(tasks, PollFlags::empty())];
+        match poll(&mut both, None) {
+            Ok(_) if !both[0].revents().is_empty() => return true,
+            Ok(_) if both[1].revents().contains(PollFlags::HUP) => return false,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Waits for the command's end, and ends it where nobody else waits for it.
+fn end(child: &mut Child, tasks: BorrowedFd<'_>) -> std::io::Result<ExitStatus> {
+    let pid = Pid::from_child(child);
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    if !is_awaited(process.as_fd(), tasks) {
+        let _ = kill_process_group(pid, Signal::KILL);
+    }
+    child.wait()
 }
 
 /// Gives the command two descriptors under the numbers that its shell uses.

@@ -79,7 +79,7 @@ fn start(arguments: &Arguments, answers: &Answers) -> Result<(), CommandError> {
     hold::leave_behind(move || {
         let made = inhabit(kind, &mut way, container, || {
             if let Some(entrypoint) = &entrypoint {
-                let started = entrypoint.run()?;
+                let started = entrypoint.run(answers.tasks())?;
                 return Ok(Some(started));
             }
             hold::enter_directory(&cwd, create_cwd).map_err(|error| {

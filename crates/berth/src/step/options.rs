@@ -149,6 +149,9 @@ pub fn image_of_path(path: &str) -> Result<String, CommandError> {
             format!("dir:{path}")
         });
     }
+    if !metadata.is_file() {
+        return Err(CommandError::failure(format!("{path} is no image: neither a file nor a directory")));
+    }
     let mut start = Vec::new();
     File::open(path)
         .and_then(|file| file.take(1 << 16).read_to_end(&mut start))
