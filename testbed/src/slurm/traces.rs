@@ -44,7 +44,7 @@ impl Traces {
             let listed = cluster.node(&node).run(&["sh", "-c", LIST]).stdout;
             traces.extend(listed.lines().map(|line| format!("{node}: {line}")));
             let health = cluster.root().run(&["sinfo", "-h", "-n", &node, "-o", "state %T, reason %E"]).stdout;
-            traces.insert(format!("{node}: {}", health.trim()));
+            traces.insert(format!("{node}: {}", in_service(health.trim())));
         }
         let listed = cluster.root().run(&["sh", "-c", LIST_OF_CONTROLLER]).stdout;
         traces.extend(listed.lines().map(|line| format!("ctl: {line}")));
@@ -65,7 +65,7 @@ impl Traces {
     /// Whether no job is on its way and every node is idle.
     pub(super) fn are_idle(&self) -> bool {
         let state = |line: &&String| line.contains(": state ");
-        self.0.iter().filter(state).all(|line| line.contains(": state idle, reason none"))
+        self.0.iter().filter(state).all(|line| line.contains(": state in service, reason none"))
             && !self
                 .0
                 .iter()
@@ -83,6 +83,16 @@ impl Traces {
         let gone = before.0.difference(&self.0).map(|line| format!("gone: {line}"));
         new.chain(gone).collect()
     }
+}
+
+/// What is said of a node, where one that works is as good as one that waits. slurmctld counts a node's processors anew
+/// only when a node has changed since the second in which it was last asked: who asks at the moment of a job's end may be
+/// told for ever that the node works. Whether there is a job is told by the list of jobs.
+fn in_service(health: &str) -> String {
+    ["idle", "mixed", "allocated", "completing"]
+        .into_iter()
+        .find_map(|state| health.strip_prefix(&format!("state {state},")))
+        .map_or_else(|| health.to_owned(), |rest| format!("state in service,{rest}"))
 }
 
 /// The namespaces that a process is in, and those that it keeps by a descriptor.
