@@ -43,8 +43,8 @@ impl Traces {
         for node in cluster.node_names() {
             let listed = cluster.node(&node).run(&["sh", "-c", LIST]).stdout;
             traces.extend(listed.lines().map(|line| format!("{node}: {line}")));
-            let health = cluster.root().run(&["sinfo", "-h", "-n", &node, "-o", "state %T, reason %E"]).stdout;
-            traces.insert(format!("{node}: {}", in_service(health.trim())));
+            let shown = cluster.root().run(&["scontrol", "show", "node", &node]).stdout;
+            traces.insert(format!("{node}: {}", health(&shown)));
         }
         let listed = cluster.root().run(&["sh", "-c", LIST_OF_CONTROLLER]).stdout;
         traces.extend(listed.lines().map(|line| format!("ctl: {line}")));
@@ -65,7 +65,7 @@ impl Traces {
     /// Whether no job is on its way and every node is idle.
     pub(super) fn are_idle(&self) -> bool {
         let state = |line: &&String| line.contains(": state ");
-        self.0.iter().filter(state).all(|line| line.contains(": state in service, reason none"))
+        self.0.iter().filter(state).all(|line| line.contains(": state idle, reason none"))
             && !self
                 .0
                 .iter()
@@ -85,16 +85,6 @@ impl Traces {
     }
 }
 
-/// What is said of a node, where one that works is as good as one that waits. slurmctld counts a node's processors anew
-/// only when a node has changed since the second in which it was last asked: who asks at the moment of a job's end may be
-/// told for ever that the node works. Whether there is a job is told by the list of jobs.
-fn in_service(health: &str) -> String {
-    ["idle", "mixed", "allocated", "completing"]
-        .into_iter()
-        .find_map(|state| health.strip_prefix(&format!("state {state},")))
-        .map_or_else(|| health.to_owned(), |rest| format!("state in service,{rest}"))
-}
-
 /// The namespaces that a process is in, and those that it keeps by a descriptor.
 fn namespaces(pid: i32) -> BTreeSet<String> {
     let of = |path: PathBuf| fs::read_link(path).ok()?.into_os_string().into_string().ok();
@@ -104,4 +94,12 @@ fn namespaces(pid: i32) -> BTreeSet<String> {
     let kept = descriptors.filter_map(|entry| of(entry.path()));
     let is_one = |link: &String| NAMESPACES.iter().any(|kind| link.starts_with(&format!("{kind}:[")));
     entered.chain(kept.filter(is_one)).map(|link| format!("namespace {link}")).collect()
+}
+
+/// A node's state and why, of what `scontrol show node` prints. `sinfo` may show the state of a moment ago for minutes.
+fn health(shown: &str) -> String {
+    let field = |name: &str| shown.lines().find_map(|line| line.trim().strip_prefix(name));
+    let state = field("State=").and_then(|rest| rest.split(' ').next()).unwrap_or("unknown").to_lowercase();
+    let reason = field("Reason=").and_then(|rest| rest.split(" [").next()).unwrap_or("none");
+    format!("state {state}, reason {reason}")
 }
