@@ -111,6 +111,8 @@ pub struct Options {
     pub files: Vec<(String, String)>,
     /// Lines added to `slurm.conf`.
     pub slurm_conf: String,
+    /// Words added to the line of the nodes in `slurm.conf`.
+    pub node_conf: String,
     /// Folders or files of this machine that the box sees: where they are, and where they are put.
     pub binds: Vec<Bind>,
     /// Whether the nodes have `/run/user/UID` for each user, as a login with systemd makes it. Compute nodes, where
@@ -135,6 +137,7 @@ impl Default for Options {
             nodes: 1,
             files: Vec::new(),
             slurm_conf: String::new(),
+            node_conf: String::new(),
             binds: Vec::new(),
             run_user: false,
             plugin: false,

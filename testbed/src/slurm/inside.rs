@@ -325,7 +325,10 @@ fn write_files(plan: &Plan, root: &Path, cgroups: bool) -> io::Result<()> {
         let path = root
             .join(Path::new("etc/slurm").join(path).strip_prefix("/").unwrap_or(&Path::new("etc/slurm").join(path)));
         fs::create_dir_all(path.parent().expect("below the root"))?;
-        fs::write(path, content)?;
+        fs::write(&path, content)?;
+        if content.starts_with("#!") {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        }
     }
     Ok(())
 }

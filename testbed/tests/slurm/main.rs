@@ -49,6 +49,7 @@ macro_rules! on_each_release {
 mod container;
 mod create;
 mod doctor;
+mod inside;
 mod plugin;
 mod run;
 mod site;
@@ -97,6 +98,7 @@ fn main() -> ExitCode {
     chapters.extend(container::CHAPTERS);
     chapters.extend(doctor::CHAPTERS);
     chapters.extend(plugin::CHAPTERS.concat());
+    chapters.extend(inside::CHAPTERS.concat());
     // Most of a test's time is Slurm's, which waits for seconds before it kills, and for half a minute before it looks at
     // time limits.
     harness::main_with(2 * harness::default_threads(), &chapters, prepare)

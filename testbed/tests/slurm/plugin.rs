@@ -15,7 +15,7 @@ mod rights;
 mod seeds;
 mod site;
 mod submit;
-mod world;
+pub mod world;
 
 /// All tests of the plugin.
 pub const CHAPTERS: [[Chapter; 3]; 13] = [

@@ -160,7 +160,7 @@ fn assemble(
         context.explain(|| note);
     }
     adjust(wish, &image, &host, &mut lowered);
-    let gpus = gpus(&host, context)?;
+    let gpus = gpus(arguments, &host, context)?;
     devices::add(
         &[options.devices.clone(), gpus].concat(),
         &context.config()?.cdi_directories(),
@@ -415,14 +415,20 @@ fn surroundings(arguments: &Arguments, mounts: &mut Vec<String>) {
     if let Some(script) = &arguments.script {
         mounts.push(same(script, "ro+x-create=file"));
     }
+    mounts.extend(slurm_tools::task_prolog().map(|program| same(&program, "ro+x-create=file")));
     // Directories of MPI's process manager, of the job's scratch data and of the session; the key of an X display.
-    for name in ["PMIX_SERVER_TMPDIR", "TMPDIR", "XDG_RUNTIME_DIR", "XAUTHORITY"] {
+    for name in ["PMIX_SERVER_TMPDIR", "PMIX_SYSTEM_TMPDIR", "TMPDIR", "XDG_RUNTIME_DIR", "XAUTHORITY"] {
         let Some(path) = std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute()) else { continue };
         // They are there already.
         let shown = ["/tmp", "/dev"].iter().any(|shown| path.starts_with(shown));
         if !shown && path.exists() && path.parent().is_some() {
             mounts.push(same(&path, ""));
         }
+    }
+    // What PMIx's server takes for a proof of who a rank is.
+    let by_munge = std::env::var("PMIX_SECURITY_MODE").is_ok_and(|modes| modes.split(',').any(|mode| mode == "munge"));
+    if by_munge && Path::new(slurm_tools::MUNGE).is_dir() {
+        mounts.push(same(Path::new(slurm_tools::MUNGE), "ro"));
     }
 }
 
@@ -473,13 +479,15 @@ fn has_locale(image: &Image, value: &str) -> bool {
 }
 
 /// The step's GPUs, by their CDI names: the numbers that Slurm gives them, for the kind of GPU that the node has.
-fn gpus(host: &Host, context: &Context) -> Result<Vec<String>, CommandError> {
+fn gpus(arguments: &Arguments, host: &Host, context: &Context) -> Result<Vec<String>, CommandError> {
     let variable = |wanted: &str| {
         let found = host.environment.iter().find(|(name, _)| name == wanted);
         found.and_then(|(_, value)| value.to_str()).filter(|value| !value.is_empty())
     };
-    // The numbers of the node, not those that a control group leaves.
-    let Some(numbers) = variable("SLURM_STEP_GPUS").or_else(|| variable("SLURM_JOB_GPUS")) else {
+    // The numbers of the node, not those that a control group leaves. A step without GPUs still has the variable of its job,
+    // which is for the job's script.
+    let of_job = || variable("SLURM_JOB_GPUS").filter(|_| arguments.script.is_some());
+    let Some(numbers) = variable("SLURM_STEP_GPUS").or_else(of_job) else {
         return Ok(Vec::new());
     };
     let registry = berth_container::cdi::Registry::load(&context.config()?.cdi_directories());
