@@ -22,6 +22,7 @@ on_each_release!("doctor" with registry:
     user_namespaces_that_are_off_are_found_by_trying,
     all_nodes_are_checked_in_one_table,
     setup_makes_containers_work_and_undo_restores_every_byte,
+    the_epilog_of_setup_tidies_up_and_leaves_the_node_in_service,
 );
 
 /// A node whose files can be changed one by one: with bundles by `oci.conf`, and the plugin for the rest.
@@ -180,4 +181,26 @@ fn setup_makes_containers_work_and_undo_restores_every_byte(release: Release) {
     assert_eq!(fingerprint(&root), before);
     assert_ne!(user.run(&["srun", "--container-image", image, "true"]).code(), 0);
     root.run(&["berth", "setup", "slurm", "--undo"]).ok();
+}
+
+fn the_epilog_of_setup_tidies_up_and_leaves_the_node_in_service(release: Release) {
+    let cluster = cluster(release, 1);
+    let (root, node) = (cluster.root(), cluster.node("n1"));
+    let before = fingerprint(&root);
+    root.run(&["berth", "setup", "slurm", "--epilog", "--write"]).ok();
+    root.run(&["scontrol", "reconfigure"]).ok();
+    let left = "/tmp/berth-runtime-20001";
+    node.run(&["mkdir", left]).ok();
+    cluster.wait_until("the new configuration is in force", || {
+        root.run(&["scontrol", "show", "config"]).stdout.contains("/etc/slurm/epilog.d/*")
+    });
+    // slurmd of the node may take over the configuration a moment later: the next job's end then finds it.
+    cluster.wait_until("the epilog has run", || {
+        cluster.as_user("tuser1").run(&["srun", "true"]).ok();
+        cluster.idle_traces();
+        !node.run(&["test", "-e", left]).status.success()
+    });
+    assert_eq!(root.run(&["sinfo", "-h", "-o", "%T"]).ok(), "idle\n");
+    root.run(&["berth", "setup", "slurm", "--undo"]).ok();
+    assert_eq!(fingerprint(&root), before);
 }
