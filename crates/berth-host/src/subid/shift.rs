@@ -102,6 +102,8 @@ pub struct Report {
     pub seen: u64,
     /// Files whose owners were, or are to be, changed.
     pub shifted: u64,
+    /// Trees left alone since they belong to somebody else.
+    pub not_theirs: Vec<PathBuf>,
     /// Files left alone since they have links from elsewhere.
     pub linked: Vec<PathBuf>,
     /// Files with ids that are neither an account's nor in a range of the user's; the first few of them.
