@@ -235,7 +235,8 @@ impl Shift<'_> {
             let links = self.links.entry((stat.st_dev, stat.st_ino)).or_default();
             if !self.apply {
                 *links += 1;
-            } else if *links < stat.st_nlink as u64 {
+            } else if u128::from(*links) < u128::from(stat.st_nlink) {
+                // Numbers of links have another width on other machines.
                 report.linked.push(path.to_owned());
                 return Ok(());
             }
