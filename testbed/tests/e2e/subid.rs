@@ -485,7 +485,8 @@ fn a_migration_touches_nothing_but_the_users_own() {
     std::os::unix::fs::symlink(&tree, world.fixture.path("trees").join(&bob.name)).expect("a link");
 
     let migrated = process::run(&mut world.migrate());
-    assert!(migrated.status.success(), "{}", migrated.report());
+    assert_eq!(migrated.code(), 1, "{}", migrated.report());
+    assert!(migrated.stdout.contains(&format!("it is not {}'s", bob.name)), "{}", migrated.stdout);
     assert!(
         migrated.stdout.contains("it has links from elsewhere") && migrated.stdout.contains("1 files have ids"),
         "{}",

@@ -79,11 +79,12 @@ impl Files {
         Ok(())
     }
 
-    /// The locks of both, in the order in which the shadow tools take them.
+    /// The locks of both, taken in the order of the shadow tools and given in the order in which to release them.
     fn lock(&self) -> Result<[Lock; 2], FileError> {
         let accounts = self.subuid.parent() == Some(Path::new("/etc"));
         let first = Lock::take(&self.subuid, accounts)?;
-        Ok([first, Lock::take(&self.subgid, false)?])
+        // Released in this order, the one that holds off everybody last: who has that wants no other lock to be taken.
+        Ok([Lock::take(&self.subgid, false)?, first])
     }
 }
 

@@ -401,6 +401,8 @@ impl Part {
         for tree in &self.trees {
             let mut shift = Shift { uid: self.uid, moves, apply, links, sink: &mut sink };
             match shift.walk(tree, &mut report) {
+                // Told, and no reason to keep everybody else waiting.
+                Err(ShiftError::NotTheirs { path, .. }) => report.not_theirs.push(path),
                 // Gone since it was found: nothing to do.
                 Err(ShiftError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && !tree.exists() => {}
                 other => other?,

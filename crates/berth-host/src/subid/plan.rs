@@ -89,7 +89,7 @@ pub fn propose(users: &[User]) -> Option<String> {
 
 /// Whether a uid can be a person's.
 pub fn is_person(uid: u32) -> bool {
-    uid >= FIRST_PERSON && uid < u32::MAX - 1 && uid != 65_534 && uid != 65_535
+    (FIRST_PERSON..u32::MAX - 1).contains(&uid) && uid != 65_534 && uid != 65_535
 }
 
 #[cfg(test)]

@@ -102,6 +102,8 @@ pub struct Report {
     pub seen: u64,
     /// Files whose owners were, or are to be, changed.
     pub shifted: u64,
+    /// Trees left alone since they belong to somebody else.
+    pub not_theirs: Vec<PathBuf>,
     /// Files left alone since they have links from elsewhere.
     pub linked: Vec<PathBuf>,
     /// Files with ids that are neither an account's nor in a range of the user's; the first few of them.
@@ -233,7 +235,8 @@ impl Shift<'_> {
             let links = self.links.entry((stat.st_dev, stat.st_ino)).or_default();
             if !self.apply {
                 *links += 1;
-            } else if *links < stat.st_nlink as u64 {
+            } else if u128::from(*links) < u128::from(stat.st_nlink) {
+                // Numbers of links have another width on other machines.
                 report.linked.push(path.to_owned());
                 return Ok(());
             }

@@ -1,7 +1,7 @@
 //! Users and groups, from wherever a site has them: the name services (`getent`), a file like `/etc/passwd`, or a dump of the
 //! directory as LDIF or JSON.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -115,8 +115,10 @@ impl Source {
 impl Accounts {
     /// Each name once: name services may give the same account from two sources.
     fn unique(mut self) -> Accounts {
-        let mut seen = HashMap::with_capacity(self.users.len());
-        self.users.retain(|user| seen.insert(user.name.clone(), ()).is_none());
+        let mut seen = HashSet::with_capacity(self.users.len());
+        let first: Vec<bool> = self.users.iter().map(|user| seen.insert(user.name.as_str())).collect();
+        let mut first = first.into_iter();
+        self.users.retain(|_| first.next() == Some(true));
         self
     }
 }

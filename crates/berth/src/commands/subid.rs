@@ -91,7 +91,8 @@ enum Verb {
     /// Go from another scheme to the rule, and give users' files to their new ids
     ///
     /// Without --apply only tells what would be done. Interrupted, the same command goes on where it was. While it is at work
-    /// the users have no ranges, so that nobody starts a container on files that are half moved.
+    /// the users have no ranges, so that nobody starts a container on files that are half moved. Exit code 1: something was left as
+    /// it is, and what is told.
     Migrate(migrate::Options),
 }
 

@@ -86,7 +86,8 @@ pub(super) fn run(options: &Options, context: &Context) -> Result<ExitCode, Comm
         context.note(&format!("line {}: {} {}", conflict.line, conflict.name, conflict.reason));
     }
     printer.finish(&migration)?;
-    Ok(findings(!left.is_empty() || !conflicts.is_empty()))
+    let untouched = printer.rows.iter().any(|(_, report)| !report.not_theirs.is_empty() || !report.linked.is_empty());
+    Ok(findings(untouched || !left.is_empty() || !conflicts.is_empty()))
 }
 
 fn prepared(options: &Options, context: &Context) -> Result<(Migration, Vec<(String, String)>), CommandError> {
@@ -169,6 +170,9 @@ impl Printer {
         for (name, report) in &self.rows {
             let verb = if self.apply { "given" } else { "to give" };
             lines.push(format!("{name}: {} of {} files {verb} to the new ids", report.shifted, report.seen));
+            lines.extend(
+                report.not_theirs.iter().map(|path| format!("    left alone, it is not {name}'s: {}", path.display())),
+            );
             lines.extend(
                 report
                     .linked
