@@ -95,11 +95,11 @@ pub enum Recipe {
     Odd,
     /// The small image as vendors of frameworks make theirs: an entry point, a working directory, variables.
     Framework,
-    /// Debian's OpenMPI, with Python to write programs in.
+    /// Debian's OpenMPI, which speaks PMIx alone, with Python to write programs in.
     Mpi,
     /// Likewise of a later Debian: OpenMPI 5, with a PMIx of its own.
     Mpi5,
-    /// Debian's MPICH, which speaks PMI, with Python.
+    /// Debian's MPICH, which speaks PMI and PMI2, with Python to call its library from.
     Mpich,
     /// The lowest layer of the medium image.
     Debian,
@@ -213,19 +213,18 @@ impl Images {
                 ];
                 layout.image("framework", &layers, &framework_config())?;
             }
-            Recipe::Mpi => {
-                let groups = [BASE, &["openmpi-bin", "python3-mpi4py"]];
-                let layers = self.system(&mut System::default(), &groups, &[])?;
-                layout.image("mpi", &layers, &json!({"Cmd": ["bash"], "Env": [PATH]}))?;
+            Recipe::Mpi | Recipe::Mpich => {
+                let packages: &[&str] = match recipe {
+                    Recipe::Mpi => &["openmpi-bin", "python3-mpi4py"],
+                    _ => &["libmpich12|libmpich12t64", "python3"],
+                };
+                let layers = self.system(&mut System::default(), &[BASE, packages], &[])?;
+                layout.image(recipe.name(), &layers, &json!({"Cmd": ["bash"], "Env": [PATH]}))?;
             }
             Recipe::Mpi5 => {
                 // Another release's packages are not in this machine's lists.
                 let layer = layout.raw_layer(GZIP, |out| later_system(Release::Trixie, "openmpi-bin,python3-mpi4py", out))?;
                 layout.image("mpi5", &[layer], &json!({"Cmd": ["bash"], "Env": [PATH]}))?;
-            }
-            Recipe::Mpich => {
-                let layers = self.system(&mut System::default(), &[BASE, &["libmpich12", "python3"]], &[])?;
-                layout.image("mpich", &layers, &json!({"Cmd": ["bash"], "Env": [PATH]}))?;
             }
             Recipe::Debian | Recipe::Medium => {
                 let layers = self.medium()?;

@@ -2,7 +2,7 @@
 //!
 //! A [`Cluster`] is a *box*: one process tree in its own mount, pid, network, host name, IPC and cgroup namespaces, on an
 //! overlay whose lower layer is a root folder with Slurm's packages ([`root`]) and whose upper layer is a tmpfs. In it run
-//! munged, slurmctld on the host `ctl`, and one slurmd for each node `n1`, `n2`, …, each with its own network, host name,
+//! munged, slurmctld on the host `ctl`, and one slurmd for each node `n1`, `n2`, …, each with its own network, host name, IPC,
 //! `/tmp`, `/run` and `/dev/shm` ([`inside`]). `/home` is one file system for all nodes. Nothing outside the box is changed,
 //! and killing the box's pid 1, which dropping the [`Cluster`] does, ends everything in it.
 //!

@@ -40,6 +40,8 @@ struct State {
     request: Request,
     /// What was wrong with an option that arrived in a step: told in the task, where the person reads it.
     mistake: Option<String>,
+    /// Whether this step wants a container, so that a mistake is its business.
+    is_concerned: bool,
     /// Set where this step has a container.
     step: Option<step::Step>,
 }
@@ -85,7 +87,14 @@ extern "C" fn slurm_spank_init(spank: *mut libc::c_void, count: c_int, words: *c
         let (spank, words) = unsafe { (Spank::new(spank), slurm::strings(count, words)) };
         let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
         *state = State::default();
-        state.settings = Settings::parse(words.iter().map(String::as_str)).map_err(|e| format!("pyxis: {e}"))?;
+        match (Settings::parse(words.iter().map(String::as_str)), spank.context()) {
+            (Ok(settings), _) => state.settings = settings,
+            // A failure here would take the node out of service, where the file was changed while slurmd runs: the tasks
+            // tell it, and the next start of slurmd.
+            (Err(error), Context::Remote) => state.mistake = Some(format!("pyxis: {error}")),
+            (Err(_), Context::JobScript) => {}
+            (Err(error), _) => return Err(format!("pyxis: {error}")),
+        }
         match spank.context() {
             Context::Slurmd => {
                 site::prepare(&state.settings);
@@ -112,6 +121,7 @@ extern "C" fn slurm_spank_init_post_opt(spank: *mut libc::c_void, _: c_int, _: *
             Context::Local | Context::Allocator => options::check(&state.request),
             Context::Remote => {
                 // A failure here would take the node out of service. What is wrong is told by the tasks.
+                state.is_concerned = step::wants_container(&spank, &state.request);
                 match step::Step::prepare(&spank, &state.settings, &state.request) {
                     Ok(step) => state.step = step,
                     Err(message) => drop(state.mistake.get_or_insert(message)),
@@ -127,7 +137,7 @@ extern "C" fn slurm_spank_init_post_opt(spank: *mut libc::c_void, _: c_int, _: *
 #[unsafe(no_mangle)]
 extern "C" fn slurm_spank_task_init(spank: *mut libc::c_void, _: c_int, _: *const *const c_char) -> c_int {
     guarded(|state| {
-        if let Some(mistake) = state.mistake.take() {
+        if let Some(mistake) = state.mistake.take().filter(|_| state.is_concerned) {
             return Err(mistake);
         }
         // SAFETY: Slurm's handle.
@@ -161,11 +171,15 @@ extern "C" fn slurm_spank_exit(_: *mut libc::c_void, _: c_int, _: *const *const 
 
 /// The end of a job on this node, as root.
 #[unsafe(no_mangle)]
-extern "C" fn slurm_spank_job_epilog(spank: *mut libc::c_void, _: c_int, _: *const *const c_char) -> c_int {
-    guarded(|state| {
-        // SAFETY: Slurm's handle.
-        let spank = unsafe { Spank::new(spank) };
-        site::clean_up(&spank, &state.settings);
+extern "C" fn slurm_spank_job_epilog(spank: *mut libc::c_void, count: c_int, words: *const *const c_char) -> c_int {
+    guarded(|_| {
+        // SAFETY: Slurm passes its handle and as many strings as it says. It has not called `init` in this program.
+        let (spank, words) = unsafe { (Spank::new(spank), slurm::strings(count, words)) };
+        let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        match Settings::parse(words.iter().map(String::as_str)) {
+            Ok(settings) => site::clean_up(&spank, &settings),
+            Err(error) => slurm::error(&format!("pyxis: {error}")),
+        }
         // A failure would take the node out of service.
         Ok(())
     })

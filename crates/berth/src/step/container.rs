@@ -23,7 +23,7 @@ use crate::lower::image::Image;
 use crate::lower::{self, Lowered, What};
 use crate::start::named::{self, Named, State};
 use crate::start::{devices, gather, ownership_filter};
-use crate::{CommandError, Context};
+use crate::{CommandError, Context, slurm};
 
 /// What is left to do when all is decided.
 pub struct Prepared {
@@ -94,10 +94,19 @@ pub fn prepare(arguments: &Arguments, context: &Context) -> Result<Prepared, Com
 fn prepare_for(arguments: &Arguments, command: &[OsString], context: &Context) -> Result<Prepared, CommandError> {
     let wish = options::wish(arguments)?;
     let request = &wish.request;
+    if request.stage {
+        // What is kept unpacked is read file by file, and the node's memory keeps what is read.
+        eprintln!(
+            "berth: --container-stage says nothing here: it is for images in one file, which this version has not"
+        );
+    }
     let name = request.container_name().map(|(name, flag)| (scoped(arguments, name), flag));
     let mut found = match &name {
         None => Found::Fresh,
-        Some((name, flag)) => find(&containers(arguments, context)?, name, *flag, request.image.is_some())?,
+        Some((name, flag)) => {
+            let typed = request.container_name().map_or("", |(name, _)| name);
+            find(&containers(arguments, context)?, name, typed, *flag, request.image.is_some())?
+        }
     };
     let text = match &found {
         Found::Fresh => image_text(&wish)?,
@@ -112,12 +121,17 @@ fn prepare_for(arguments: &Arguments, command: &[OsString], context: &Context) -
         check_quota(arguments)?;
         found = create(&containers(arguments, context)?, name, &image)?;
     }
+    let tell = |text: &str| {
+        if request.verbose {
+            eprintln!("pyxis: {text}");
+        }
+    };
     match &found {
-        Found::Stopped(_) => context.explain(|| "pyxis: reusing existing container filesystem".to_owned()),
+        Found::Stopped(_) => tell("reusing existing container filesystem"),
         Found::Running { .. } => {
-            context.explain(|| "pyxis: reusing existing container namespaces".to_owned());
+            tell("reusing existing container namespaces");
             if request.mounts.is_some() {
-                eprintln!("pyxis: ignoring --container-mounts: the container is running already");
+                eprintln!("pyxis: ignoring --container-mounts when attaching to a running container");
             }
         }
         Found::Fresh => {}
@@ -251,7 +265,7 @@ pub fn job_prefix(job: u32) -> String {
 /// What the names of all jobs' containers begin with, before the job's number.
 pub const JOB: &str = "job";
 
-fn find(containers: &Containers, name: &str, flag: NameFlag, has_image: bool) -> Result<Found, CommandError> {
+fn find(containers: &Containers, name: &str, typed: &str, flag: NameFlag, has_image: bool) -> Result<Found, CommandError> {
     containers.sweep();
     let refused = |text: &str| CommandError::failure(format!("pyxis: error: {text}"));
     let state = match containers.get(name) {
@@ -270,8 +284,8 @@ fn find(containers: &Containers, name: &str, flag: NameFlag, has_image: bool) ->
         (Some(State::Stopped(named)), _) => Found::Stopped(Box::new(named)),
         (None, _) if has_image => Found::Fresh,
         // A container without a name is called by its step.
-        (None, _) => match state::rooted().into_iter().find(|found| found.step() == Some(name)) {
-            Some(found) => Found::Running { pid: found.pid, record: None },
+        (None, _) => match member_of_step(typed) {
+            Some(pid) => Found::Running { pid, record: None },
             None => {
                 let message =
                     format!("a container with name \"pyxis_{name}\" does not exist, and --container-image is not set");
@@ -279,6 +293,12 @@ fn find(containers: &Containers, name: &str, flag: NameFlag, has_image: bool) ->
             }
         },
     })
+}
+
+/// A process in the container of a step that is named as `JOB.STEP`.
+fn member_of_step(name: &str) -> Option<u32> {
+    let step = name.parse::<slurm::Name>().ok().filter(|name| name.step.is_some())?;
+    slurm::members(&step).first().map(|member| member.rooted.pid)
 }
 
 fn create(containers: &Containers, name: &str, image: &Image) -> Result<Found, CommandError> {
@@ -333,7 +353,10 @@ fn image_text(wish: &Wish) -> Result<String, CommandError> {
     let missing =
         || CommandError::failure("pyxis: error: no image: neither --container-image nor --container-conf names one");
     let text = wish.request.image.clone().ok_or_else(missing)?;
-    if wish.request.image_is_path() { options::image_of_path(&text) } else { Ok(text) }
+    if !wish.request.image_is_path() {
+        return Ok(text);
+    }
+    options::image_of_path(&text).map_err(|error| not_imported(wish, &text, &error))
 }
 
 fn image_of_record(record: &Record) -> String {
@@ -365,11 +388,15 @@ fn fetch_image(
             }
             Ok(found)
         }
-        Err(error) => Err(CommandError::failure(format!(
-            "pyxis: failed to import docker image: {asked}\n{}",
-            error.lines().join("\n")
-        ))),
+        Err(error) => Err(not_imported(wish, asked, &error)),
     }
+}
+
+/// An error behind the sentence that scripts look for.
+fn not_imported(wish: &Wish, asked: &str, error: &CommandError) -> CommandError {
+    let what =
+        if wish.request.image_is_path() { "create container filesystem for image" } else { "import docker image" };
+    CommandError::failure(format!("pyxis: failed to {what}: {asked}\n{}", error.lines().join("\n")))
 }
 
 /// The image of a container that runs, as far as a process that joins it needs it. It is in use, so it is there, or as
