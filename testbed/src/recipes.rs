@@ -99,7 +99,7 @@ pub enum Recipe {
     Mpi,
     /// Likewise of a later Debian: OpenMPI 5, with a PMIx of its own.
     Mpi5,
-    /// Debian's MPICH, which speaks PMI, with Python.
+    /// Debian's MPICH, which speaks PMI and PMI2, with Python to call its library from.
     Mpich,
     /// The lowest layer of the medium image.
     Debian,

@@ -213,32 +213,40 @@ pub struct Member {
     pub step: String,
 }
 
-/// All of them, of a job or of a step. `berth step` itself, while it makes a container, is none.
+/// All of them, of a job or of a step. `berth step` itself, while it makes a container, is none, and neither are those of
+/// other nodes on this machine, where a machine is several.
 pub fn members(name: &Name) -> Vec<Member> {
+    let node = node_name();
     let found = state::rooted().into_iter().filter_map(|rooted| {
+        let own = Own::of(rooted.pid);
         let of_label = rooted.step().and_then(|step| step.split_once('.')).map(|(job, step)| (job.to_owned(), step.to_owned()));
-        let (job, step) = step_of_process(rooted.pid).or(of_label)?;
+        let (job, step) = own.step.or(of_label)?;
         let wanted = job == name.job && name.step.as_ref().is_none_or(|wanted| *wanted == step);
-        (wanted && !is_own_helper(rooted.pid)).then_some(Member { rooted, step })
+        let here = own.node.is_none_or(|its| its == node);
+        (wanted && here && !is_own_helper(rooted.pid)).then_some(Member { rooted, step })
     });
     found.collect()
 }
 
-/// Job and step by the environment that Slurm has given to a process.
-fn step_of_process(pid: u32) -> Option<(String, String)> {
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let value = |name: &str| {
-        let prefix = format!("{name}=");
-        let entry = environment.split(|&byte| byte == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes()))?;
-        Some(String::from_utf8_lossy(entry).into_owned())
-    };
-    let job = value("SLURM_JOB_ID")?;
-    // Some releases write the numbers of named steps as negative ones, and a batch script may have none.
-    let step = match value("SLURM_STEP_ID") {
-        Some(text) => text.parse::<i64>().ok().map(|number| step_name(number as u32))?,
-        None => return None,
-    };
-    Some((job, step))
+/// What the environment of a process says that Slurm has given to it.
+struct Own {
+    /// Job and step.
+    step: Option<(String, String)>,
+    node: Option<String>,
+}
+
+impl Own {
+    fn of(pid: u32) -> Own {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let value = |name: &str| {
+            let mut entries = environment.split(|&byte| byte == 0);
+            let value = entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        };
+        // Some releases write the numbers of named steps as negative ones, and a job's script may have none.
+        let step = value("SLURM_STEP_ID").and_then(|text| text.parse::<i64>().ok()).map(|number| step_name(number as u32));
+        Own { step: value("SLURM_JOB_ID").zip(step), node: value("SLURMD_NODENAME") }
+    }
 }
 
 fn is_own_helper(pid: u32) -> bool {

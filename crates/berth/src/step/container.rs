@@ -23,7 +23,7 @@ use crate::lower::image::Image;
 use crate::lower::{self, Lowered, What};
 use crate::start::named::{self, Named, State};
 use crate::start::{devices, gather, ownership_filter};
-use crate::{CommandError, Context};
+use crate::{CommandError, Context, slurm};
 
 /// What is left to do when all is decided.
 pub struct Prepared {
@@ -103,7 +103,10 @@ fn prepare_for(arguments: &Arguments, command: &[OsString], context: &Context) -
     let name = request.container_name().map(|(name, flag)| (scoped(arguments, name), flag));
     let mut found = match &name {
         None => Found::Fresh,
-        Some((name, flag)) => find(&containers(arguments, context)?, name, *flag, request.image.is_some())?,
+        Some((name, flag)) => {
+            let typed = request.container_name().map_or("", |(name, _)| name);
+            find(&containers(arguments, context)?, name, typed, *flag, request.image.is_some())?
+        }
     };
     let text = match &found {
         Found::Fresh => image_text(&wish)?,
@@ -262,7 +265,7 @@ pub fn job_prefix(job: u32) -> String {
 /// What the names of all jobs' containers begin with, before the job's number.
 pub const JOB: &str = "job";
 
-fn find(containers: &Containers, name: &str, flag: NameFlag, has_image: bool) -> Result<Found, CommandError> {
+fn find(containers: &Containers, name: &str, typed: &str, flag: NameFlag, has_image: bool) -> Result<Found, CommandError> {
     containers.sweep();
     let refused = |text: &str| CommandError::failure(format!("pyxis: error: {text}"));
     let state = match containers.get(name) {
@@ -281,8 +284,8 @@ fn find(containers: &Containers, name: &str, flag: NameFlag, has_image: bool) ->
         (Some(State::Stopped(named)), _) => Found::Stopped(Box::new(named)),
         (None, _) if has_image => Found::Fresh,
         // A container without a name is called by its step.
-        (None, _) => match state::rooted().into_iter().find(|found| found.step() == Some(name)) {
-            Some(found) => Found::Running { pid: found.pid, record: None },
+        (None, _) => match member_of_step(typed) {
+            Some(pid) => Found::Running { pid, record: None },
             None => {
                 let message =
                     format!("a container with name \"pyxis_{name}\" does not exist, and --container-image is not set");
@@ -290,6 +293,12 @@ fn find(containers: &Containers, name: &str, flag: NameFlag, has_image: bool) ->
             }
         },
     })
+}
+
+/// A process in the container of a step that is named as `JOB.STEP`.
+fn member_of_step(name: &str) -> Option<u32> {
+    let step = name.parse::<slurm::Name>().ok().filter(|name| name.step.is_some())?;
+    slurm::members(&step).first().map(|member| member.rooted.pid)
 }
 
 fn create(containers: &Containers, name: &str, image: &Image) -> Result<Found, CommandError> {

@@ -141,7 +141,7 @@ fn it_is_told_why_there_is_no_container_to_run_in(release: Release) {
     let said = exec(&world, &["--job", &job], &["true"]);
     rows.fails(&said, 125, &[&format!("job {job} has no container on node n1"), "berth ps --job"]);
     rows.fails(&exec(&world, &["--job", &format!("{job}.7")], &["true"]), 125, &["there is no step 7 of job"]);
-    rows.fails(&exec(&world, &["--job", &job, "--node", "n9"], &["true"]), 1, &["n9"]);
+    rows.fails(&exec(&world, &["--job", &job, "--node", "n9"], &["true"]), 1, &["srun: error: "]);
     let said = world.user().run(&["berth", "ps", "--json", "--job", &job]);
     rows.prints(&said, "[]\n");
     let said = world.cluster.as_user("tuser2").run(&["berth", "exec", "--job", &job, "true"]);
