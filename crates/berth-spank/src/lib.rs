@@ -24,7 +24,7 @@ mod slurm;
 mod step;
 
 use std::cell::UnsafeCell;
-use std::ffi::{c_char, c_int};
+use std::ffi::{CStr, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use berth_slurm::request::Request;
@@ -77,15 +77,20 @@ fn guarded(work: impl FnOnce(&mut State) -> Outcome) -> c_int {
     }
 }
 
+/// What the site has written behind the plugin's path.
+fn settings(words: &[&CStr]) -> Result<Settings, String> {
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    Settings::parse(words.iter().map(AsRef::as_ref)).map_err(|e| format!("pyxis: {e}"))
+}
+
 /// Takes in the arguments of `plugstack.conf`, registers the options.
 #[unsafe(no_mangle)]
 extern "C" fn slurm_spank_init(spank: *mut libc::c_void, count: c_int, words: *const *const c_char) -> c_int {
     guarded(|state| {
         // SAFETY: Slurm passes its handle and as many strings as it says.
         let (spank, words) = unsafe { (Spank::new(spank), slurm::strings(count, words)) };
-        let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
         *state = State::default();
-        state.settings = Settings::parse(words.iter().map(String::as_str)).map_err(|e| format!("pyxis: {e}"))?;
+        state.settings = settings(&words)?;
         match spank.context() {
             Context::Slurmd => {
                 site::prepare(&state.settings);
@@ -161,10 +166,15 @@ extern "C" fn slurm_spank_exit(_: *mut libc::c_void, _: c_int, _: *const *const 
 
 /// The end of a job on this node, as root.
 #[unsafe(no_mangle)]
-extern "C" fn slurm_spank_job_epilog(spank: *mut libc::c_void, _: c_int, _: *const *const c_char) -> c_int {
+extern "C" fn slurm_spank_job_epilog(spank: *mut libc::c_void, count: c_int, words: *const *const c_char) -> c_int {
     guarded(|state| {
-        // SAFETY: Slurm's handle.
-        let spank = unsafe { Spank::new(spank) };
+        // SAFETY: Slurm's handle, and as many strings as it says.
+        let (spank, words) = unsafe { (Spank::new(spank), slurm::strings(count, words)) };
+        // Not every release calls `init` here, too.
+        match settings(&words) {
+            Ok(settings) => state.settings = settings,
+            Err(message) => slurm::error(&message),
+        }
         site::clean_up(&spank, &state.settings);
         // A failure would take the node out of service.
         Ok(())

@@ -46,6 +46,13 @@ fn wait_for_fetch(world: &World, registry: &FaultyRegistry, before: usize) {
     world.cluster.wait_until("the image is being fetched", || registry.gets("/blobs/").len() > before);
 }
 
+/// Removes what Slurm itself leaves of a step whose slurmstepd was killed: its socket, and its control groups.
+fn forget_step_of_slurm(world: &World) {
+    let line = "rm -f /var/spool/slurmd/n1/n1_*; sleep 1; find /sys/fs/cgroup -mindepth 3 -depth -type d \
+                \\( -path '*job_*' -o -name 'uid_*' \\) -exec rmdir {} + 2>/dev/null; true";
+    world.cluster.node("n1").shell(line).ok();
+}
+
 fn runs(world: &World, pattern: &str) -> bool {
     world.cluster.root().run(&["pgrep", "-f", pattern]).status.success()
 }
@@ -81,6 +88,7 @@ fn who_is_killed_during_the_fetch_ends_the_step(release: Release) {
     root.run(&["scancel", "-u", "tuser1"]).ok();
     rows.same("nothing ran", step.end().stdout.as_str(), "");
     rows.end();
+    forget_step_of_slurm(&world);
     registry.calm();
     world
         .cluster
@@ -140,9 +148,13 @@ fn a_node_that_is_lost_during_the_fetch_ends_the_step(release: Release) {
     let step = world.start(&["-N2", "-n2", STALLED], "echo ran");
     wait_for_fetch(&world, &registry, 0);
     world.cluster.stop_node("n1");
-    world.cluster.start_daemon("n1");
-    registry.calm();
+    // What slurmctld does by itself when the node has not answered for minutes.
+    let root = world.cluster.root();
+    root.run(&["scontrol", "update", "NodeName=n1", "State=DOWN", "Reason=lost"]).ok();
     let said = step.end();
+    registry.calm();
+    world.cluster.start_daemon("n1");
+    root.run(&["scontrol", "update", "NodeName=n1", "State=RESUME"]).ok();
     assert!(said.code() != 0, "{}", report(&said));
     assert!(said.stderr.contains("error: "), "{}", report(&said));
     world.cluster.wait_until("both nodes are idle", || {
@@ -194,6 +206,7 @@ fn a_fetch_and_an_entrypoint_end_when_they_are_told_to(release: Release) {
     world.user().run(&["scancel", "-u", "tuser1"]).ok();
     rows.same("nothing ran", step.end().stdout.as_str(), "");
     rows.end();
+    forget_step_of_slurm(&world);
     world.assert_clean();
 }
 
