@@ -23,6 +23,7 @@ mod imports;
 mod report;
 mod runtime;
 mod starts;
+mod steps;
 
 /// What a benchmark works with.
 #[derive(Debug)]
@@ -126,7 +127,7 @@ fn run() -> io::Result<()> {
     world.new_dir(&world.dir.join("home"))?;
     world.new_dir(&world.dir.join("run"))?;
 
-    let result = measure_all(&world, &list("BENCH", "starts runtime imports"));
+    let result = measure_all(&world, &list("BENCH", "starts runtime steps imports"));
     // Folders without write permission are in every tree of an image.
     let _ = process::run(Command::new("chmod").args(["-R", "u+rwX"]).arg(scratch.path()));
     process::end_descendants("podman");
@@ -147,6 +148,11 @@ fn measure_all(world: &World, what: &[String]) -> io::Result<()> {
     }
     if what.iter().any(|word| word == "runtime") {
         report::runtime(&runtime::run(world)?, &mut text);
+    }
+    if what.iter().any(|word| word == "steps") {
+        let rows = steps::run()?;
+        report::steps(&rows, &mut text);
+        fs::write(out.join("steps.svg"), report::steps_svg(&rows))?;
     }
     if what.iter().any(|word| word == "imports") {
         let rows = imports::run(world)?;

@@ -9,6 +9,7 @@ use crate::imports;
 use crate::imports::Tool;
 use crate::runtime;
 use crate::starts;
+use crate::steps;
 
 /// What machine this was and what ran on it.
 pub fn head() -> io::Result<String> {
@@ -120,6 +121,46 @@ pub fn imports(rows: &[imports::Row], text: &mut String) {
             row.peak as f64 / 1e6
         ));
     }
+}
+
+/// The table of Slurm's steps.
+pub fn steps(rows: &[steps::Row], text: &mut String) {
+    text.push_str("\n## A step of Slurm 22.05: what the container adds to plain `srun true`\n\n");
+    text.push_str("| what | tasks | min ms | median ms | adds ms | of plain `srun` | target | failures |\n");
+    text.push_str("|---|---:|---:|---:|---:|---:|---:|---:|\n");
+    let mut plain = f64::NAN;
+    for row in rows {
+        let is_plain = row.name.ends_with("srun true");
+        if is_plain {
+            plain = row.median();
+        }
+        let adds = row.median() - plain;
+        let target = match (row.name.starts_with("berth"), row.tasks) {
+            (true, 1) => "at most 0.25",
+            (true, _) => "at most 0.5",
+            _ => "",
+        };
+        let (adds, share) = if is_plain {
+            (String::new(), String::new())
+        } else {
+            (format!("{adds:.1}"), format!("{:.2}", adds / plain))
+        };
+        text.push_str(&format!(
+            "| {} | {} | {:.1} | {:.1} | {adds} | {share} | {target} | {} |\n",
+            row.name,
+            row.tasks,
+            row.times.first().copied().unwrap_or(f64::NAN),
+            row.median(),
+            row.failures
+        ));
+    }
+}
+
+/// Draws the steps.
+pub fn steps_svg(rows: &[steps::Row]) -> String {
+    let values: Vec<(String, f64)> =
+        rows.iter().map(|row| (format!("{}, {} task(s)", row.name, row.tasks), row.median())).collect();
+    bars("A step of Slurm 22.05, median, logarithmic", "ms", &values, true)
 }
 
 /// Width of the drawings in pixels, and of what is left of the bars for names.

@@ -21,7 +21,7 @@ use testbed::tree::Tree;
 const USAGE: &str = "\
 usage: testbed tree [--namespace] DIR          list a folder, as JSON
        testbed layers LAYER...                 list layers (lowest first) as the kernel merges them, as JSON
-       testbed image NAME...                   make images: small distroless odd framework debian mpi python medium large
+       testbed image NAME...                   make images: small distroless odd framework debian mpi mpi5 mpich python medium large
        testbed push NAME LOOPBACK:PORT         push one of them to a registry
        testbed registry STORAGE                serve a folder on a free port until killed; prints the address
        testbed demo BERTH                      show what berth does with a real image

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
 
 use serde_json::Value;
 use serde_json::json;
@@ -15,6 +17,8 @@ use crate::image::Compression;
 use crate::image::Layer;
 use crate::image::Layout;
 use crate::odd;
+use crate::slurm::Release;
+use crate::slurm::root;
 use crate::tar::Header;
 
 /// Raised when a recipe changes, so that old caches are not taken for new ones.
@@ -91,8 +95,12 @@ pub enum Recipe {
     Odd,
     /// The small image as vendors of frameworks make theirs: an entry point, a working directory, variables.
     Framework,
-    /// Debian's OpenMPI, with Python to write programs in.
+    /// Debian's OpenMPI, which speaks PMIx alone, with Python to write programs in.
     Mpi,
+    /// Likewise of a later Debian: OpenMPI 5, with a PMIx of its own.
+    Mpi5,
+    /// Debian's MPICH, which speaks PMI, with Python.
+    Mpich,
     /// The lowest layer of the medium image.
     Debian,
     /// The demo's: Debian with Python, three layers.
@@ -113,6 +121,8 @@ impl Recipe {
             Recipe::Odd => "odd",
             Recipe::Framework => "framework",
             Recipe::Mpi => "mpi",
+            Recipe::Mpi5 => "mpi5",
+            Recipe::Mpich => "mpich",
             Recipe::Debian => "debian",
             Recipe::Python => "python",
             Recipe::Medium => "medium",
@@ -123,7 +133,7 @@ impl Recipe {
     /// The recipe of that name.
     pub fn named(name: &str) -> Option<Recipe> {
         use Recipe::*;
-        [Small, Distroless, Configured, Odd, Framework, Mpi, Debian, Python, Medium, Large]
+        [Small, Distroless, Configured, Odd, Framework, Mpi, Mpi5, Mpich, Debian, Python, Medium, Large]
             .into_iter()
             .find(|recipe| recipe.name() == name)
     }
@@ -203,10 +213,19 @@ impl Images {
                 ];
                 layout.image("framework", &layers, &framework_config())?;
             }
-            Recipe::Mpi => {
-                let groups = [BASE, &["openmpi-bin", "python3-mpi4py"]];
-                let layers = self.system(&mut System::default(), &groups, &[])?;
-                layout.image("mpi", &layers, &json!({"Cmd": ["bash"], "Env": [PATH]}))?;
+            Recipe::Mpi | Recipe::Mpich => {
+                let packages: &[&str] = match recipe {
+                    Recipe::Mpi => &["openmpi-bin", "python3-mpi4py"],
+                    _ => &["libmpich12|libmpich12t64", "python3"],
+                };
+                let layers = self.system(&mut System::default(), &[BASE, packages], &[])?;
+                layout.image(recipe.name(), &layers, &json!({"Cmd": ["bash"], "Env": [PATH]}))?;
+            }
+            Recipe::Mpi5 => {
+                // Another release's packages are not in this machine's lists.
+                let layer =
+                    layout.raw_layer(GZIP, |out| later_system(Release::Trixie, "openmpi-bin,python3-mpi4py", out))?;
+                layout.image("mpi5", &[layer], &json!({"Cmd": ["bash"], "Env": [PATH]}))?;
             }
             Recipe::Debian | Recipe::Medium => {
                 let layers = self.medium()?;
@@ -303,6 +322,21 @@ fn framework_config() -> Value {
         "Env": [PATH, "PYTORCH_VERSION=1.11.0a0+b6df043", "FROM_IMAGE=yes", "LANG=C.UTF-8", "EDITOR=vi"],
         "WorkingDir": "/workspace",
     })
+}
+
+/// Packages of a release with what they depend on, unpacked and not configured, as an archive.
+fn later_system(release: Release, packages: &str, out: &mut dyn io::Write) -> io::Result<()> {
+    let mut command = Command::new("mmdebstrap");
+    command.args(["--quiet", "--mode=root", "--variant=extract", "--format=tar"]);
+    command.arg("--aptopt=APT::Install-Recommends \"false\"");
+    command
+        .arg(format!("--setup-hook={}", root::MERGE))
+        .arg(format!("--include=base-files,bash,coreutils,libc-bin,{packages}"));
+    command.arg(release.suite()).arg("-").arg(root::mirror()?).env("LC_ALL", "C");
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    io::copy(child.stdout.as_mut().expect("a pipe"), out)?;
+    let status = child.wait()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("mmdebstrap: {status}"))) }
 }
 
 fn busybox_layer(busybox: &Path, tar: &mut crate::image::LayerWriter<'_>) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! A [`Cluster`] is a *box*: one process tree in its own mount, pid, network, host name, IPC and cgroup namespaces, on an
 //! overlay whose lower layer is a root folder with Slurm's packages ([`root`]) and whose upper layer is a tmpfs. In it run
-//! munged, slurmctld on the host `ctl`, and one slurmd for each node `n1`, `n2`, …, each with its own network, host name,
+//! munged, slurmctld on the host `ctl`, and one slurmd for each node `n1`, `n2`, …, each with its own network, host name, IPC,
 //! `/tmp`, `/run` and `/dev/shm` ([`inside`]). `/home` is one file system for all nodes. Nothing outside the box is changed,
 //! and killing the box's pid 1, which dropping the [`Cluster`] does, ends everything in it.
 //!
@@ -112,6 +112,8 @@ pub struct Options {
     pub files: Vec<(String, String)>,
     /// Lines added to `slurm.conf`.
     pub slurm_conf: String,
+    /// Words added to the line of the nodes in `slurm.conf`.
+    pub node_conf: String,
     /// Folders or files of this machine that the box sees: where they are, and where they are put.
     pub binds: Vec<Bind>,
     /// Whether the nodes have `/run/user/UID` for each user, as a login with systemd makes it. Compute nodes, where
@@ -136,6 +138,7 @@ impl Default for Options {
             nodes: 1,
             files: Vec::new(),
             slurm_conf: String::new(),
+            node_conf: String::new(),
             binds: Vec::new(),
             run_user: false,
             plugin: false,

@@ -12,10 +12,26 @@ pub fn pages() -> Files {
     root.build();
     let mut files = Files::new();
     files.insert("README.md".to_owned(), overview(&root).into_bytes());
+    files.insert("slurm-options.md".to_owned(), slurm_options().into_bytes());
     for verb in verbs(&root) {
         files.insert(format!("berth-{}.md", verb.get_name()), page(verb).into_bytes());
     }
     files
+}
+
+/// The options that the plugin adds to Slurm's commands.
+fn slurm_options() -> String {
+    let mut text = String::from(
+        "<!-- Made by `cargo xtask reference` from the table of the options. -->\n\
+         # Options of srun, sbatch and salloc\n\nThose that berth's plugin adds; [how to use them](../slurm.md).\n\n\
+         | option | variable | what it does |\n|---|---|---|\n",
+    );
+    for row in berth_slurm::options::OPTIONS {
+        let value = row.argument.map(|argument| format!("={}", argument.replace('|', "\\|"))).unwrap_or_default();
+        let variable = row.variable.map(|name| format!("`PYXIS_CONTAINER_{name}`")).unwrap_or_default();
+        let _ = writeln!(text, "| `--{}{value}` | {variable} | {} |", row.name, row.usage);
+    }
+    text
 }
 
 fn verbs(root: &Command) -> impl Iterator<Item = &Command> {

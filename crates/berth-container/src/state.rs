@@ -459,6 +459,11 @@ impl Rooted {
     pub fn name(&self) -> Option<&str> {
         self.label.split(',').next()?.strip_prefix("berth:")?.rsplit_once(':').map(|(name, _)| name)
     }
+
+    /// The digest of its image, without the algorithm.
+    pub fn digest(&self) -> Option<&str> {
+        self.label.split(',').find_map(|part| part.strip_prefix("image="))
+    }
 }
 
 /// All processes in containers of ours, as far as this user may see their mounts.

@@ -103,8 +103,8 @@ impl SubidError {
     pub fn hint(&self) -> String {
         match self {
             SubidError::NoRange { user, .. } | SubidError::TooFew { user, .. } => format!(
-                "ask who runs this machine for `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}` \
-                 with a range that nobody else has; or use --remap-root, which needs none"
+                "ask who runs this machine for `berth subid write --user {user}` (or `usermod --add-subuids` and \
+                 `--add-subgids` with ranges that nobody else has); or use --remap-root, which needs none"
             ),
             SubidError::NoProgram { .. } => {
                 "install the package uidmap (Debian, Ubuntu) or shadow-utils (Fedora, RHEL); or use --remap-root, which \
@@ -150,27 +150,56 @@ impl From<SubidError> for crate::Error {
     }
 }
 
+/// What a line of `/etc/subuid` or `/etc/subgid` says, whether it makes sense or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Number of the line, from 1.
+    pub line: usize,
+    /// A user's name or uid.
+    pub owner: &'a str,
+    /// First id.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+}
+
+impl Entry<'_> {
+    /// The range, if these are ids: an id of 2³² − 1 is none.
+    pub fn range(&self) -> Option<Range> {
+        let (first, count) = (u32::try_from(self.first).ok()?, u32::try_from(self.count).ok()?);
+        (count > 0 && first.checked_add(count).is_some()).then_some(Range { first, count })
+    }
+}
+
+/// The lines of the text of `/etc/subuid` or `/etc/subgid`; of those that are no entries (and not empty or comments) the number
+/// only.
+pub fn entries(text: &str) -> impl Iterator<Item = Result<Entry<'_>, usize>> {
+    let lines = text.lines().zip(1..).filter(|(text, _)| !text.trim().is_empty() && !text.starts_with('#'));
+    lines.map(|(text, line)| {
+        let mut fields = text.split(':');
+        let (Some(owner), Some(first), Some(count), None) =
+            (fields.next(), fields.next(), fields.next(), fields.next())
+        else {
+            return Err(line);
+        };
+        match (first.trim().parse(), count.trim().parse()) {
+            (Ok(first), Ok(count)) if !owner.is_empty() => Ok(Entry { line, owner, first, count }),
+            _ => Err(line),
+        }
+    })
+}
+
 /// The ranges of a user in the text of `/etc/subuid` or `/etc/subgid`, in the order of the file; both files name *users*, by
 /// name or uid. Lines that are no entries say nothing.
 pub fn ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<Range> {
     let uid = uid.to_string();
     let mut ranges: Vec<Range> = Vec::new();
-    for line in text.lines() {
-        let mut fields = line.split(':');
-        let (Some(owner), Some(first), Some(count), None) =
-            (fields.next(), fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        if owner.is_empty() || (Some(owner) != name && owner != uid) {
-            continue;
-        }
-        let (Ok(first), Ok(count)) = (first.trim().parse::<u32>(), count.trim().parse::<u32>()) else { continue };
-        let range = Range { first, count };
-        // An id of 2³² − 1 is none; a range that overlaps an earlier one can't be mapped twice.
-        let fits = count > 0 && first.checked_add(count).is_some();
-        let overlaps = |other: &Range| first < other.first + other.count && other.first < first + count;
-        if fits && !ranges.iter().any(overlaps) {
+    let own = entries(text).flatten().filter(|entry| Some(entry.owner) == name || entry.owner == uid);
+    for range in own.filter_map(|entry| entry.range()) {
+        // A range that overlaps an earlier one can't be mapped twice.
+        let overlaps =
+            |other: &Range| range.first < other.first + other.count && other.first < range.first + range.count;
+        if !ranges.iter().any(overlaps) {
             ranges.push(range);
         }
     }

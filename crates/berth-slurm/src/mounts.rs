@@ -29,11 +29,11 @@ impl Mount {
 /// Takes the value of the option apart. Doublets are dropped.
 ///
 /// # Errors
-/// What is wrong, in pyxis' words.
+/// What is wrong, in pyxis' words; a second line has its prefix already.
 pub fn parse(text: &str) -> Result<Vec<Mount>, String> {
     let mut mounts = Vec::new();
     for entry in text.split(',') {
-        let mount = parse_one(entry).map_err(|problem| format!("--container-mounts: {problem}"))?;
+        let mount = parse_one(entry)?;
         if !mounts.contains(&mount) {
             mounts.push(mount);
         }
@@ -42,7 +42,7 @@ pub fn parse(text: &str) -> Result<Vec<Mount>, String> {
 }
 
 fn parse_one(entry: &str) -> Result<Mount, String> {
-    let invalid = || format!("invalid format: {entry}");
+    let invalid = || format!("--container-mounts: invalid format: {entry}");
     let parts: Vec<&str> = entry.split(':').collect();
     let (source, target, flags) = match parts[..] {
         [source] => (source, source, ""),
@@ -54,11 +54,12 @@ fn parse_one(entry: &str) -> Result<Mount, String> {
         return Err(invalid());
     }
     let is_path = |text: &str| text.starts_with(['.', '/']);
+    let refused = |must: &str| format!("mount {must}\npyxis: could not add mount entry: {source}:{target}");
     if !is_path(source) && !["tmpfs", "umount"].contains(&source) {
-        return Err(r#"mount source must be a relative path, an absolute path, "tmpfs" or "umount""#.to_owned());
+        return Err(refused(r#"source must be a relative path, an absolute path, "tmpfs" or "umount""#));
     }
     if !is_path(target) {
-        return Err("mount target must be a relative path or an absolute path".to_owned());
+        return Err(refused("target must be a relative path or an absolute path"));
     }
     let flags: Vec<String> = flags.split('+').filter(|flag| !flag.is_empty()).map(str::to_owned).collect();
     Ok(Mount { source: source.to_owned(), target: target.to_owned(), flags })
@@ -92,15 +93,18 @@ mod tests {
 
     #[test]
     fn what_is_no_mount_is_told_in_the_words_that_scripts_know() {
+        let source = r#"mount source must be a relative path, an absolute path, "tmpfs" or "umount""#;
+        let target = "mount target must be a relative path or an absolute path";
         for (text, error) in [
-            ("", "invalid format: "),
-            ("/a:/b:ro:x", "invalid format: /a:/b:ro:x"),
-            ("/a:", "invalid format: /a:"),
-            ("/a,", "invalid format: "),
-            ("data:/b", r#"mount source must be a relative path, an absolute path, "tmpfs" or "umount""#),
-            ("/a:b", "mount target must be a relative path or an absolute path"),
+            ("", "--container-mounts: invalid format: ".to_owned()),
+            ("/a:/b:ro:x", "--container-mounts: invalid format: /a:/b:ro:x".to_owned()),
+            ("/a:", "--container-mounts: invalid format: /a:".to_owned()),
+            ("/a,", "--container-mounts: invalid format: ".to_owned()),
+            ("data:/b", format!("{source}\npyxis: could not add mount entry: data:/b")),
+            ("data", format!("{source}\npyxis: could not add mount entry: data:data")),
+            ("/a:b", format!("{target}\npyxis: could not add mount entry: /a:b")),
         ] {
-            assert_eq!(parse(text).unwrap_err(), format!("--container-mounts: {error}"), "{text}");
+            assert_eq!(parse(text).unwrap_err(), error, "{text}");
         }
     }
 }

@@ -77,7 +77,7 @@ impl Request {
         let row = options::of(option);
         let name = row.name;
         if row.argument.is_some() {
-            let value = value.filter(|value| !value.is_empty() || option == Name::Container);
+            let value = value.filter(|value| !value.is_empty());
             let value = value.ok_or_else(|| format!("--{name}: argument required"))?;
             check(option, value)?;
             let place = self.place(option).ok_or_else(|| format!("--{name}: not an option with a value"))?;
@@ -112,6 +112,21 @@ impl Request {
         }
         *place = Some(wanted);
         Ok(())
+    }
+
+    /// Takes an option back, and its opposite with it.
+    pub fn clear(&mut self, option: Name) {
+        match option {
+            Name::MountHome | Name::NoMountHome => self.mount_home = None,
+            Name::RemapRoot | Name::NoRemapRoot => self.remap_root = None,
+            Name::Entrypoint | Name::NoEntrypoint => self.entrypoint = None,
+            Name::Writable | Name::Readonly => self.writable = None,
+            other => {
+                if let Some(place) = self.place(other) {
+                    *place = None;
+                }
+            }
+        }
     }
 
     /// Where the value of an option with one is kept.
@@ -192,12 +207,18 @@ impl Request {
         self.image.is_some() || self.name.is_some() || self.conf.is_some()
     }
 
-    /// The options that say nothing because no container is asked for.
-    pub fn ignored(&self) -> Vec<&'static str> {
+    /// The options that say nothing because no container is asked for, as messages name them.
+    pub fn ignored(&self) -> Vec<String> {
         if self.wants_container() {
             return Vec::new();
         }
-        self.given().into_iter().map(|(option, _)| options::of(option).name).collect()
+        let name = |option: Name| {
+            let name = options::of(option).name;
+            let name = name.strip_prefix("no-").unwrap_or(name);
+            let is_choice = OPTIONS.iter().any(|row| row.name.strip_prefix("no-") == Some(name));
+            format!("--{}{name}", if is_choice { "[no-]" } else { "" })
+        };
+        self.given().into_iter().map(|(option, _)| name(option)).collect()
     }
 
     /// As options again: `--container-image=…`, and so on.
@@ -350,7 +371,8 @@ mod tests {
                 &[("container-readonly", None), ("container-writable", None)],
                 "both --container-writable and --container-readonly were specified",
             ),
-            (&[("container-name", Some(""))], "--container-name: empty name"),
+            (&[("container-name", Some(""))], "--container-name: argument required"),
+            (&[("container-name", Some(":auto"))], "--container-name: empty name"),
             (
                 &[("container-name", Some("a:b"))],
                 r#"--container-name: flag must be "auto", "create", "exec" or "no_exec""#,
@@ -388,7 +410,8 @@ mod tests {
 
     #[test]
     fn without_a_container_the_other_options_say_nothing() {
-        assert_eq!(set(&[("container-workdir", Some("/w"))]).unwrap().ignored(), ["container-workdir"]);
+        let ignored = set(&[("container-workdir", Some("/w")), ("no-container-remap-root", None)]).unwrap().ignored();
+        assert_eq!(ignored, ["--container-workdir", "--[no-]container-remap-root"]);
         assert!(set(&[("container-workdir", Some("/w")), ("container-name", Some("n"))]).unwrap().ignored().is_empty());
     }
 

@@ -24,7 +24,7 @@ mod slurm;
 mod step;
 
 use std::cell::UnsafeCell;
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use berth_slurm::request::Request;
@@ -40,6 +40,8 @@ struct State {
     request: Request,
     /// What was wrong with an option that arrived in a step: told in the task, where the person reads it.
     mistake: Option<String>,
+    /// Whether this step wants a container, so that a mistake is its business.
+    is_concerned: bool,
     /// Set where this step has a container.
     step: Option<step::Step>,
 }
@@ -77,20 +79,22 @@ fn guarded(work: impl FnOnce(&mut State) -> Outcome) -> c_int {
     }
 }
 
-/// What the site has written behind the plugin's path.
-fn settings(words: &[&CStr]) -> Result<Settings, String> {
-    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
-    Settings::parse(words.iter().map(AsRef::as_ref)).map_err(|e| format!("pyxis: {e}"))
-}
-
 /// Takes in the arguments of `plugstack.conf`, registers the options.
 #[unsafe(no_mangle)]
 extern "C" fn slurm_spank_init(spank: *mut libc::c_void, count: c_int, words: *const *const c_char) -> c_int {
     guarded(|state| {
         // SAFETY: Slurm passes its handle and as many strings as it says.
         let (spank, words) = unsafe { (Spank::new(spank), slurm::strings(count, words)) };
+        let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
         *state = State::default();
-        state.settings = settings(&words)?;
+        match (Settings::parse(words.iter().map(String::as_str)), spank.context()) {
+            (Ok(settings), _) => state.settings = settings,
+            // A failure here would take the node out of service, where the file was changed while slurmd runs: the tasks
+            // tell it, and the next start of slurmd.
+            (Err(error), Context::Remote) => state.mistake = Some(format!("pyxis: {error}")),
+            (Err(_), Context::JobScript) => {}
+            (Err(error), _) => return Err(format!("pyxis: {error}")),
+        }
         match spank.context() {
             Context::Slurmd => {
                 site::prepare(&state.settings);
@@ -117,6 +121,7 @@ extern "C" fn slurm_spank_init_post_opt(spank: *mut libc::c_void, _: c_int, _: *
             Context::Local | Context::Allocator => options::check(&state.request),
             Context::Remote => {
                 // A failure here would take the node out of service. What is wrong is told by the tasks.
+                state.is_concerned = step::wants_container(&spank, &state.request);
                 match step::Step::prepare(&spank, &state.settings, &state.request) {
                     Ok(step) => state.step = step,
                     Err(message) => drop(state.mistake.get_or_insert(message)),
@@ -132,7 +137,7 @@ extern "C" fn slurm_spank_init_post_opt(spank: *mut libc::c_void, _: c_int, _: *
 #[unsafe(no_mangle)]
 extern "C" fn slurm_spank_task_init(spank: *mut libc::c_void, _: c_int, _: *const *const c_char) -> c_int {
     guarded(|state| {
-        if let Some(mistake) = state.mistake.take() {
+        if let Some(mistake) = state.mistake.take().filter(|_| state.is_concerned) {
             return Err(mistake);
         }
         // SAFETY: Slurm's handle.
@@ -167,15 +172,14 @@ extern "C" fn slurm_spank_exit(_: *mut libc::c_void, _: c_int, _: *const *const 
 /// The end of a job on this node, as root.
 #[unsafe(no_mangle)]
 extern "C" fn slurm_spank_job_epilog(spank: *mut libc::c_void, count: c_int, words: *const *const c_char) -> c_int {
-    guarded(|state| {
-        // SAFETY: Slurm's handle, and as many strings as it says.
+    guarded(|_| {
+        // SAFETY: Slurm passes its handle and as many strings as it says. It has not called `init` in this program.
         let (spank, words) = unsafe { (Spank::new(spank), slurm::strings(count, words)) };
-        // Not every release calls `init` here, too.
-        match settings(&words) {
-            Ok(settings) => state.settings = settings,
-            Err(message) => slurm::error(&message),
+        let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        match Settings::parse(words.iter().map(String::as_str)) {
+            Ok(settings) => site::clean_up(&spank, &settings),
+            Err(error) => slurm::error(&format!("pyxis: {error}")),
         }
-        site::clean_up(&spank, &state.settings);
         // A failure would take the node out of service.
         Ok(())
     })

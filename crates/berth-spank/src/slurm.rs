@@ -14,7 +14,6 @@ unsafe extern "C" {
     fn spank_option_register(spank: *mut c_void, option: *mut SpankOption) -> c_int;
     fn slurm_error(format: *const c_char, ...) -> c_int;
     fn slurm_info(format: *const c_char, ...);
-    fn slurm_spank_log(format: *const c_char, ...);
 }
 
 /// An option, as Slurm keeps it. It keeps the pointers: what they point to lives as long as the program.
@@ -194,12 +193,6 @@ pub fn error(line: &str) {
 pub fn info(line: &str) {
     // SAFETY: the format takes one string.
     unsafe { slurm_info(c"%s".as_ptr(), text(line).as_ptr()) };
-}
-
-/// For the person, without anything before it.
-pub fn say(line: &str) {
-    // SAFETY: the format takes one string.
-    unsafe { slurm_spank_log(c"%s".as_ptr(), text(line).as_ptr()) };
 }
 
 /// Where the running Slurm has its configuration.

@@ -65,6 +65,14 @@ pub fn refuse(request: &Request) -> Outcome {
     Ok(())
 }
 
+/// Whether a step asks for a container: one that does not is no concern of ours, whatever else is wrong.
+pub fn wants_container(spank: &Spank, typed: &Request) -> bool {
+    let named = |name: &str| spank.variable(name).is_some_and(|value| !value.is_empty());
+    typed.wants_container()
+        || ["PYXIS_CONTAINER_IMAGE", "PYXIS_CONTAINER_NAME", "PYXIS_CONTAINER_CONF"].into_iter().any(named)
+        || ["SLURM_CONTAINER_IMAGE", "SLURM_CONTAINER_NAME", "SLURM_CONTAINER_CONF"].into_iter().any(named)
+}
+
 impl Step {
     /// In slurmstepd, before the tasks are forked. `None` where this step has no container.
     pub fn prepare(spank: &Spank, settings: &Settings, typed: &Request) -> Result<Option<Step>, String> {
@@ -78,7 +86,9 @@ impl Step {
         if tasks == 0 || (oci.is_none() && !request.wants_container()) {
             return Ok(None);
         }
-        refuse(&request)?;
+        if request.wants_container() {
+            refuse(&request)?;
+        }
         let cannot = |what: &str, error: io::Error| format!("berth: cannot {what}: {error}");
         let (uid, gid) = (spank.number(Item::Uid).unwrap_or(0), spank.number(Item::Gid).unwrap_or(0));
         // The name may also come from a file that the task reads; to make the directory costs nothing.

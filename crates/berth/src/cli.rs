@@ -89,8 +89,9 @@ macro_rules! verbs {
 }
 
 /// All verbs, in the order of the help.
-pub static VERBS: &[Verb] =
-    verbs![run, shell, exec, ps, stop, kill, rm, pull, images, inspect, rmi, gc, verify, info, version];
+pub static VERBS: &[Verb] = verbs![
+    run, shell, exec, ps, stop, kill, rm, pull, images, inspect, rmi, gc, verify, info, doctor, setup, subid, version
+];
 
 /// A line that was understood.
 #[derive(Debug)]
@@ -154,9 +155,11 @@ fn verb_command(verb: &Verb) -> Command {
     }
     let taken: Vec<char> = command.get_arguments().filter_map(|argument| argument.get_short()).collect();
     let global = Global::augment_args(Command::new("global"));
+    // A verb with verbs of its own takes them after those, too.
+    let nested = command.has_subcommands();
     global.get_arguments().fold(command, |command, argument| {
         let clash = argument.get_short().is_some_and(|short| taken.contains(&short));
-        let argument = argument.clone();
+        let argument = argument.clone().global(nested);
         command.arg(if clash { argument.short(None) } else { argument })
     })
 }

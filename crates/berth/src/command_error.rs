@@ -234,6 +234,38 @@ impl From<berth_container::Error> for CommandError {
     }
 }
 
+/// The rule, and everything about the users of a site.
+impl From<berth_host::subid::RuleError> for CommandError {
+    fn from(error: berth_host::subid::RuleError) -> CommandError {
+        CommandError::from_error(Kind::Config, &error)
+            .with_hint("no ranges are given until it is mended: a guess would give away files; see docs/subids.md")
+    }
+}
+
+impl From<berth_host::subid::users::UsersError> for CommandError {
+    fn from(error: berth_host::subid::users::UsersError) -> CommandError {
+        CommandError::from_error(Kind::Failure, &error)
+    }
+}
+
+impl From<berth_host::subid::files::FileError> for CommandError {
+    fn from(error: berth_host::subid::files::FileError) -> CommandError {
+        CommandError::from_error(Kind::Failure, &error)
+    }
+}
+
+impl From<berth_host::subid::migrate::MigrateError> for CommandError {
+    fn from(error: berth_host::subid::migrate::MigrateError) -> CommandError {
+        let busy = matches!(error, berth_host::subid::migrate::MigrateError::Busy { .. });
+        let hint = if busy {
+            "end the users' containers first, or give --force"
+        } else {
+            "the same command goes on from here"
+        };
+        CommandError::from_error(Kind::Failure, &error).with_hint(hint)
+    }
+}
+
 /// People type the name of a file where an image is wanted; what is there tells what they need to write. (Parsing does
 /// not look, so its message has all possibilities.)
 pub fn reference_hint(text: &str) -> Option<String> {
@@ -247,6 +279,22 @@ pub fn reference_hint(text: &str) -> Option<String> {
         ))
     } else {
         None
+    }
+}
+
+impl From<berth_host::setup::Error> for CommandError {
+    fn from(error: berth_host::setup::Error) -> CommandError {
+        use berth_host::setup::Error;
+        let hint = match &error {
+            Error::Changed(_) => Some("what somebody else wrote is kept: put it aside, then undo again".to_owned()),
+            Error::Write { source, .. } | Error::Journal { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Some("files of the system are written by root: sudo berth setup …".to_owned())
+            }
+            _ => None,
+        };
+        CommandError::from_error(Kind::Failure, &error).with_hint_if(hint)
     }
 }
 

@@ -122,7 +122,15 @@ pub fn user_file() -> Option<PathBuf> {
 
 /// A base directory of the XDG specification, which wants relative values to be ignored.
 pub fn xdg_directory(variable: &str, below_home: &str) -> Option<PathBuf> {
-    absolute(env::var_os(variable)).or_else(|| absolute(env::var_os("HOME")).map(|home| home.join(below_home)))
+    absolute(env::var_os(variable)).or_else(|| home().map(|home| home.join(below_home)))
+}
+
+/// The home directory. A job may be without the variable (`srun --export=NONE`); then it is the account's.
+fn home() -> Option<PathBuf> {
+    absolute(env::var_os("HOME")).or_else(|| {
+        let user = berth_container::accounts::host_user(rustix::process::geteuid().as_raw())?;
+        absolute(Some(user.home)).filter(|home| home.is_dir() && home != Path::new("/"))
+    })
 }
 
 fn absolute(value: Option<impl AsRef<OsStr>>) -> Option<PathBuf> {

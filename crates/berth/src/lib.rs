@@ -17,6 +17,7 @@ pub mod output;
 pub mod progress;
 pub mod running;
 pub mod signals;
+pub mod slurm;
 pub mod start;
 pub mod step;
 pub mod units;

@@ -37,9 +37,10 @@ LaunchParameters=use_interactive_step
 KillWait=3
 ReturnToService=2
 MailProg=/bin/true
-NodeName=n[1-{nodes}] CPUs=64 State=UNKNOWN
+NodeName=n[1-{nodes}] CPUs=64 State=UNKNOWN {words}
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 {more}",
+        words = options.node_conf,
         more = options.slurm_conf
     )
 }

@@ -325,7 +325,10 @@ fn write_files(plan: &Plan, root: &Path, cgroups: bool) -> io::Result<()> {
         let path = root
             .join(Path::new("etc/slurm").join(path).strip_prefix("/").unwrap_or(&Path::new("etc/slurm").join(path)));
         fs::create_dir_all(path.parent().expect("below the root"))?;
-        fs::write(path, content)?;
+        fs::write(&path, content)?;
+        if content.starts_with("#!") {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        }
     }
     Ok(())
 }
@@ -337,8 +340,9 @@ fn run_user(run: &Path, id: u32) -> io::Result<()> {
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))
 }
 
-/// What a node does before it becomes its daemon: a host name, a network and temporary places of its own. What it has in
-/// `/run` is what the host `ctl` has there at that moment, with munged's socket.
+/// What a node does before it becomes its daemon: a host name, a network and temporary places of its own. (By its IPC
+/// namespace, which it has already, libraries such as UCX tell that ranks on two nodes share no memory.) What it has in
+/// `/run` is what the host `ctl` has there at that moment, with munged's socket; `/sys` lists the node's own network.
 const NODE: &str = r#"
 hostname "n$1"
 mount --bind /run/munge /mnt
@@ -347,6 +351,9 @@ for id in $2; do mkdir -p /run/user/$id && chown $id:$id /run/user/$id && chmod 
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 mount -t tmpfs -o mode=755 tmpfs /var/lib/berth
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+[ ! -d /sys/fs/cgroup/freezer ] || mount --rbind /sys/fs/cgroup /mnt
+mount -t sysfs sysfs /sys
+[ ! -d /mnt/freezer ] || mount --move /mnt /sys/fs/cgroup
 ip link add eth0 type veth peer name "v$1" netns 1
 ip link set lo up
 ip addr add "$3.$1/24" dev eth0
@@ -384,7 +391,7 @@ fn start_daemons(plan: &Plan) -> io::Result<Vec<Child>> {
     (1..=plan.options.nodes)
         .map(|number| {
             let number = number.to_string();
-            let shell = ["--net", "--uts", "--mount", "sh", "-euc", NODE, "node", &number, &ids, network];
+            let shell = ["--net", "--uts", "--ipc", "--mount", "sh", "-euc", NODE, "node", &number, &ids, network];
             daemon("unshare", &shell).spawn()
         })
         .collect()

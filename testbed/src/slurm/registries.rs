@@ -36,7 +36,7 @@ pub const NAMES: [&str; 7] =
 pub const LOGIN: (&str, &str) = ("alice", "secret");
 
 /// What the registries serve: which image, in which repository, by which tag.
-pub const IMAGES: [(Recipe, &str, &str); 12] = [
+pub const IMAGES: [(Recipe, &str, &str); 14] = [
     (Recipe::Small, "library/small", "latest"),
     (Recipe::Small, "library/rockylinux", "8"),
     (Recipe::Small, "team/small", "1.0"),
@@ -48,6 +48,8 @@ pub const IMAGES: [(Recipe, &str, &str); 12] = [
     (Recipe::Debian, "team/layers", "latest"),
     (Recipe::Configured, "library/configured", "latest"),
     (Recipe::Mpi, "library/mpi", "latest"),
+    (Recipe::Mpi5, "library/mpi", "5"),
+    (Recipe::Mpich, "library/mpich", "latest"),
     (Recipe::Odd, "library/odd", "latest"),
 ];
 

@@ -39,6 +39,10 @@ fn pmix(release: Release) -> &'static str {
 /// Names the mirror of Debian that the packages come from; without it, the one that this machine's apt uses.
 const MIRROR: &str = "BERTH_DEBIAN_MIRROR";
 
+/// The folders at the top are links into /usr on each of these releases, whatever a package's archive says.
+pub const MERGE: &str =
+    "for dir in bin sbin lib lib64; do mkdir -p \"$1/usr/$dir\"; ln -s \"usr/$dir\" \"$1/$dir\"; done";
+
 /// Longest that one folder may take.
 const LIMIT: Duration = Duration::from_secs(900);
 
@@ -84,9 +88,7 @@ fn ensure_one(release: Release) -> io::Result<()> {
 fn unpack(release: Release, target: &Path) -> io::Result<()> {
     let mut command = Command::new("mmdebstrap");
     command.args(["--quiet", "--mode=root", "--variant=extract"]);
-    // The folders at the top are links into /usr on each of these releases, whatever a package's archive says.
-    let merge = "for dir in bin sbin lib lib64; do mkdir -p \"$1/usr/$dir\"; ln -s \"usr/$dir\" \"$1/$dir\"; done";
-    command.arg(format!("--setup-hook={merge}"));
+    command.arg(format!("--setup-hook={MERGE}"));
     // A testing release's lists are good for days only, which is too short for a machine whose clock is not today's.
     command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"").arg("--aptopt=APT::Install-Recommends \"false\"");
     command.arg(format!("--include={PACKAGES}{}", pmix(release))).arg(release.suite()).arg(target).arg(mirror()?);
@@ -123,7 +125,8 @@ fn finish(root: &Path) -> io::Result<()> {
     fs::write(root.join("etc/nsswitch.conf"), "passwd: files\ngroup: files\nshadow: files\nhosts: files\n")
 }
 
-fn mirror() -> io::Result<String> {
+/// The mirror of Debian.
+pub fn mirror() -> io::Result<String> {
     if let Ok(mirror) = env::var(MIRROR) {
         return Ok(mirror);
     }

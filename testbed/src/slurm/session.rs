@@ -65,7 +65,7 @@ impl<'a> Session<'a> {
         let init = self.cluster.init.to_string();
         command.args(["-t", &init, "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--"]);
         if let Some(daemon) = self.daemon {
-            command.args(["nsenter", "-t", &daemon.to_string(), "-m", "-u", "-n", "--"]);
+            command.args(["nsenter", "-t", &daemon.to_string(), "-m", "-u", "-i", "-n", "--"]);
         }
         let name = self.name();
         let home = self.user.map_or_else(|| "/root".to_owned(), |name| format!("/home/{name}"));

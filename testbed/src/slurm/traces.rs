@@ -43,8 +43,8 @@ impl Traces {
         for node in cluster.node_names() {
             let listed = cluster.node(&node).run(&["sh", "-c", LIST]).stdout;
             traces.extend(listed.lines().map(|line| format!("{node}: {line}")));
-            let health = cluster.root().run(&["sinfo", "-h", "-n", &node, "-o", "state %T, reason %E"]).stdout;
-            traces.insert(format!("{node}: {}", health.trim()));
+            let shown = cluster.root().run(&["scontrol", "show", "node", &node]).stdout;
+            traces.insert(format!("{node}: {}", health(&shown)));
         }
         let listed = cluster.root().run(&["sh", "-c", LIST_OF_CONTROLLER]).stdout;
         traces.extend(listed.lines().map(|line| format!("ctl: {line}")));
@@ -94,4 +94,12 @@ fn namespaces(pid: i32) -> BTreeSet<String> {
     let kept = descriptors.filter_map(|entry| of(entry.path()));
     let is_one = |link: &String| NAMESPACES.iter().any(|kind| link.starts_with(&format!("{kind}:[")));
     entered.chain(kept.filter(is_one)).map(|link| format!("namespace {link}")).collect()
+}
+
+/// A node's state and why, of what `scontrol show node` prints. `sinfo` may show the state of a moment ago for minutes.
+fn health(shown: &str) -> String {
+    let field = |name: &str| shown.lines().find_map(|line| line.trim().strip_prefix(name));
+    let state = field("State=").and_then(|rest| rest.split(' ').next()).unwrap_or("unknown").to_lowercase();
+    let reason = field("Reason=").and_then(|rest| rest.split(" [").next()).unwrap_or("none");
+    format!("state {state}, reason {reason}")
 }

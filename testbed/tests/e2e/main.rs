@@ -21,6 +21,7 @@ mod run;
 mod signals;
 mod sources;
 mod store;
+mod subid;
 mod trees;
 mod users;
 
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         run::CHAPTER,
         signals::CHAPTER,
         users::CHAPTER,
+        subid::CHAPTER,
         named::CHAPTER,
         devices::CHAPTER,
         hostile::CHAPTER,

@@ -59,7 +59,7 @@ fn with_remap_root_one_seems_to_be_root() {
 }
 
 /// A package with what makes installing hard: a user of its own, files that belong to it, a setuid program.
-const PACKAGE: &str = r#"
+pub const PACKAGE: &str = r#"
 set -e
 d=$(mktemp -d); mkdir -p $d/p/DEBIAN $d/p/usr/lib/probe $d/p/var/lib/probe
 cat > $d/p/DEBIAN/control <<EOF

@@ -185,7 +185,7 @@ fn a_fetch_and_an_entrypoint_end_when_they_are_told_to(release: Release) {
     let steps = start("10");
     world.user().run(&["scancel", "-u", "tuser1"]).ok();
     for said in steps.map(crate::world::Step::end) {
-        rows.holds(format!("cancelled: {}", report(&said)), said.code() != 0 && said.stdout.is_empty());
+        rows.holds(format!("cancelled: {}", report(&said)), failed(release, &said) && said.stdout.is_empty());
     }
     world.cluster.wait_until("nothing runs", || !is_in_entrypoint() && !runs(&world, CALL));
     let steps = start("10");
@@ -196,7 +196,7 @@ fn a_fetch_and_an_entrypoint_end_when_they_are_told_to(release: Release) {
     }
     for said in steps.map(crate::world::Step::end) {
         let told = said.stderr.contains("DUE TO TIME LIMIT");
-        rows.holds(format!("out of time: {}", report(&said)), said.code() != 0 && said.stdout.is_empty() && told);
+        rows.holds(format!("out of time: {}", report(&said)), failed(release, &said) && said.stdout.is_empty() && told);
     }
     // Without slurmstepd nobody waits for the entrypoint.
     let step = world.start(&endless, "echo ran");
@@ -210,19 +210,25 @@ fn a_fetch_and_an_entrypoint_end_when_they_are_told_to(release: Release) {
     world.assert_clean();
 }
 
+/// Whether a step that was ended before its tasks ran gave a code. 24.11 lets the tasks know only when `srun` has given up
+/// waiting for them, which that takes for no failure, with or without the plugin; it does say so.
+pub fn failed(release: Release, said: &testbed::process::Output) -> bool {
+    said.code() != 0 || release == Release::Trixie && said.stderr.contains("Timed out waiting for job step to complete")
+}
+
 fn a_jobs_containers_end_with_it_alone(release: Release) {
     let world = World::with(release, Options::default().plugin("container_scope=job"));
     let mut rows = Rows::default();
     // Each writes once it has made its container, and uses it again when it is let go.
     let script = "#!/bin/bash
 srun --overlap -n1 --container-image=small --container-name=work sh -c 'test ! -e /mark && echo $SLURM_JOB_ID >/mark'
-echo >~/made-$NAME-$SLURM_RESTART_COUNT
-until [ -e ~/go-$NAME ]; do sleep 0.05; done
-test \"$(srun --overlap -n1 --container-name=work cat /mark)\" = $SLURM_JOB_ID && echo >~/used-$NAME
+echo >~/made-$SLURM_JOB_NAME-$SLURM_RESTART_COUNT
+until [ -e ~/go-$SLURM_JOB_NAME ]; do sleep 0.05; done
+test \"$(srun --overlap -n1 --container-name=work cat /mark)\" = $SLURM_JOB_ID && echo >~/used-$SLURM_JOB_NAME
 ";
     let submit = |name: &str| {
         let options =
-            ["sbatch", "--parsable", "--requeue", "-n1", "-o", "/dev/null", &format!("--export=ALL,NAME={name}")];
+            ["sbatch", "--parsable", "--requeue", "-n1", "-o", "/dev/null", &format!("--job-name={name}")];
         world.user().run_with(&options, script.as_bytes()).ok().trim().to_owned()
     };
     let (first, second) = (submit("a"), submit("b"));

@@ -48,8 +48,10 @@ macro_rules! on_each_release {
 
 mod container;
 mod create;
+mod doctor;
 mod faults;
 mod hostile;
+mod inside;
 mod kills;
 mod load;
 mod plugin;
@@ -98,11 +100,13 @@ fn main() -> ExitCode {
     chapters.extend(create::CHAPTERS);
     chapters.extend(site::CHAPTERS);
     chapters.extend(container::CHAPTERS);
+    chapters.extend(doctor::CHAPTERS);
     chapters.extend(plugin::CHAPTERS.concat());
     chapters.extend(faults::CHAPTERS);
     chapters.extend(kills::CHAPTERS);
     chapters.extend(hostile::CHAPTERS);
     chapters.extend(load::CHAPTERS);
+    chapters.extend(inside::CHAPTERS.concat());
     // Most of a test's time is Slurm's, which waits for seconds before it kills, and for half a minute before it looks at
     // time limits.
     harness::main_with(2 * harness::default_threads(), &chapters, prepare)

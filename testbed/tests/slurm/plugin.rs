@@ -9,14 +9,18 @@ mod images;
 mod jobs;
 mod mounts;
 mod names;
+mod ours;
 mod registry;
 mod rights;
 mod seeds;
+mod site;
 mod submit;
 pub mod world;
 
 /// All tests of the plugin.
-pub const CHAPTERS: [[Chapter; 3]; 11] = [
+pub const CHAPTERS: [[Chapter; 3]; 13] = [
+    // Its test of a time limit takes longest.
+    jobs::CHAPTERS,
     seeds::CHAPTERS,
     images::CHAPTERS,
     mounts::CHAPTERS,
@@ -26,6 +30,7 @@ pub const CHAPTERS: [[Chapter; 3]; 11] = [
     arguments::CHAPTERS,
     errors::CHAPTERS,
     submit::CHAPTERS,
-    jobs::CHAPTERS,
+    ours::CHAPTERS,
     registry::CHAPTERS,
+    site::CHAPTERS,
 ];

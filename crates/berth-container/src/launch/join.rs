@@ -89,7 +89,10 @@ impl Target {
     pub fn enter_apart(&self) -> Result<()> {
         self.enter()?;
         super::namespaces::unshare(rustix::thread::UnshareFlags::NEWNS)
-            .map_err(|e| Error::system("make a mount namespace in the container", e))
+            .map_err(|e| Error::system("make a mount namespace in the container", e))?;
+        // Others of this user's join this process in its turn, for which they must be allowed to look into it.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
+            .map_err(|e| Error::system("let others join", e))
     }
 
     /// Runs `process` in the container: becomes it, or starts it and waits where a pid namespace or a terminal needs a

@@ -1,6 +1,7 @@
 //! The verbs, one file each, all of one shape: `Args`, whose doc comments are the help, and
 //! `fn run(&Args, &Context) -> Result<ExitCode, CommandError>`. They parse and print; the work is done elsewhere.
 
+pub mod doctor;
 pub mod exec;
 pub mod gc;
 pub mod images;
@@ -13,7 +14,9 @@ pub mod rm;
 pub mod rmi;
 pub mod run;
 pub mod runtime;
+pub mod setup;
 pub mod shell;
 pub mod stop;
+pub mod subid;
 pub mod verify;
 pub mod version;

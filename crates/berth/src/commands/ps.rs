@@ -8,13 +8,22 @@ use serde::Serialize;
 
 use crate::output::Table;
 use crate::units::format_age;
-use crate::{CommandError, Context, output};
+use crate::{CommandError, Context, output, slurm};
 
-/// List the named containers
+mod job;
+
+/// List the named containers, or those of a job
 ///
 /// With --quiet, the names only.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The containers that run for a job of Slurm, named or not, on all its nodes
+    #[arg(long, value_name = "ID[.STEP]")]
+    pub job: Option<slurm::Name>,
+    /// On a node: those of that job or step, a line of JSON each
+    #[arg(long, value_name = "ID[.STEP]", hide = true, conflicts_with = "job")]
+    pub of_job: Option<slurm::Name>,
+}
 
 /// A container as `--json` shows it.
 #[derive(Serialize)]
@@ -32,7 +41,13 @@ struct Row {
 }
 
 /// Lists them, running or not.
-pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CommandError> {
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
+    if let Some(name) = &args.of_job {
+        return job::list_node(name);
+    }
+    if let Some(name) = &args.job {
+        return job::list(name, context);
+    }
     let containers = context.containers()?.list()?;
     if context.quiet() && !context.json() {
         output::lines(containers.iter().map(Container::name))?;

@@ -11,6 +11,7 @@ use berth_container::etc::HostFiles;
 use berth_container::oci::IdMap;
 use berth_container::subid;
 use berth_container::volume::Volume;
+use berth_host::subid::{Rule, nsswitch};
 
 use crate::cli::options::{ContainerOptions, Namespace};
 use crate::command_error::{CommandError, Kind};
@@ -163,8 +164,24 @@ fn subordinate_ids(host: &Host) -> Result<(Vec<IdMap>, Vec<IdMap>), CommandError
         highest: HIGHEST_ID,
     };
     let text = |path| String::from_utf8_lossy(&small_file(path)).into_owned();
-    subid::maps(&request, &text(subid::IdKind::User.file()), &text(subid::IdKind::Group.file()))
-        .map_err(|e| CommandError::from(berth_container::Error::from(e)))
+    let (uids, gids) = if nsswitch::is_berth(&text("/etc/nsswitch.conf")) {
+        // The files are not asked then. newuidmap loads the module; the same rule, asked here, needs no library.
+        let entry = entry_by_rule(host.user.uid)?;
+        (entry.clone(), entry)
+    } else {
+        (text(subid::IdKind::User.file()), text(subid::IdKind::Group.file()))
+    };
+    subid::maps(&request, &uids, &gids).map_err(|e| CommandError::from(berth_container::Error::from(e)))
+}
+
+/// What `/etc/subuid` would say of a uid if the rule were written to it.
+fn entry_by_rule(uid: u32) -> Result<String, CommandError> {
+    let failed = |reason: String| CommandError::failure(format!("cannot map user ids into the container: {reason}"));
+    let rule = Rule::load().map_err(|error| failed(error.to_string()))?;
+    let range = rule.range(uid).map_err(|reason| {
+        failed(reason.to_string()).with_hint("`berth subid explain` tells the rule; --remap-root needs no further ids")
+    })?;
+    Ok(format!("{uid}:{}:{}\n", range.first, range.count))
 }
 
 /// A file of the host, empty if it is not there or too large for what it should be.

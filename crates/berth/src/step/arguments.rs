@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use berth_slurm::request::Request;
 
+use crate::slurm;
+
 /// What the plugin says.
 #[derive(Debug, Clone, Default)]
 pub struct Arguments {
@@ -40,9 +42,6 @@ pub struct Arguments {
     pub boot: bool,
 }
 
-/// Slurm's numbers of steps that have a name instead.
-const NAMED_STEPS: [(u32, &str); 2] = [(0xffff_fffb, "batch"), (0xffff_fffa, "interactive")];
-
 impl Arguments {
     /// Reads it.
     pub fn parse(words: &[OsString]) -> Result<Arguments, String> {
@@ -76,10 +75,7 @@ impl Arguments {
 
     /// `JOB.STEP`, as people write it.
     pub fn step_name(&self) -> String {
-        match NAMED_STEPS.iter().find(|(number, _)| *number == self.step) {
-            Some((_, name)) => format!("{}.{name}", self.job),
-            None => format!("{}.{}", self.job, self.step),
-        }
+        format!("{}.{}", self.job, slurm::step_name(self.step))
     }
 }
 

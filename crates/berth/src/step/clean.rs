@@ -11,7 +11,9 @@ pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let Some(directory) = &arguments.containers else {
         return Err(CommandError::usage("--clean needs --containers"));
     };
-    let containers = Containers::at(directory.join(node_name()).join("containers"));
+    let node = directory.join(node_name());
+    let place = node.join("containers");
+    let containers = Containers::at(&place);
     containers.sweep();
     let mut outcome = Ok(());
     for container in containers.list()? {
@@ -20,6 +22,8 @@ pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
             outcome = outcome.and(removed);
         }
     }
+    // Only where nothing else is kept there.
+    let _ = std::fs::remove_dir(&place).and_then(|()| std::fs::remove_dir(&node));
     outcome
 }
 

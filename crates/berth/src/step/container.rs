@@ -94,6 +94,12 @@ pub fn prepare(arguments: &Arguments, context: &Context) -> Result<Prepared, Com
 fn prepare_for(arguments: &Arguments, command: &[OsString], context: &Context) -> Result<Prepared, CommandError> {
     let wish = options::wish(arguments)?;
     let request = &wish.request;
+    if request.stage {
+        // What is kept unpacked is read file by file, and the node's memory keeps what is read.
+        eprintln!(
+            "berth: --container-stage says nothing here: it is for images in one file, which this version has not"
+        );
+    }
     let name = request.container_name().map(|(name, flag)| (scoped(arguments, name), flag));
     let mut found = match &name {
         None => Found::Fresh,
@@ -112,12 +118,17 @@ fn prepare_for(arguments: &Arguments, command: &[OsString], context: &Context) -
         check_quota(arguments)?;
         found = create(&containers(arguments, context)?, name, &image)?;
     }
+    let tell = |text: &str| {
+        if request.verbose {
+            eprintln!("pyxis: {text}");
+        }
+    };
     match &found {
-        Found::Stopped(_) => context.explain(|| "pyxis: reusing existing container filesystem".to_owned()),
+        Found::Stopped(_) => tell("reusing existing container filesystem"),
         Found::Running { .. } => {
-            context.explain(|| "pyxis: reusing existing container namespaces".to_owned());
+            tell("reusing existing container namespaces");
             if request.mounts.is_some() {
-                eprintln!("pyxis: ignoring --container-mounts: the container is running already");
+                eprintln!("pyxis: ignoring --container-mounts when attaching to a running container");
             }
         }
         Found::Fresh => {}
@@ -149,7 +160,7 @@ fn assemble(
         context.explain(|| note);
     }
     adjust(wish, &image, &host, &mut lowered);
-    let gpus = gpus(&host, context)?;
+    let gpus = gpus(arguments, &host, context)?;
     devices::add(
         &[options.devices.clone(), gpus].concat(),
         &context.config()?.cdi_directories(),
@@ -333,7 +344,10 @@ fn image_text(wish: &Wish) -> Result<String, CommandError> {
     let missing =
         || CommandError::failure("pyxis: error: no image: neither --container-image nor --container-conf names one");
     let text = wish.request.image.clone().ok_or_else(missing)?;
-    if wish.request.image_is_path() { options::image_of_path(&text) } else { Ok(text) }
+    if !wish.request.image_is_path() {
+        return Ok(text);
+    }
+    options::image_of_path(&text).map_err(|error| not_imported(wish, &text, &error))
 }
 
 fn image_of_record(record: &Record) -> String {
@@ -365,11 +379,15 @@ fn fetch_image(
             }
             Ok(found)
         }
-        Err(error) => Err(CommandError::failure(format!(
-            "pyxis: failed to import docker image: {asked}\n{}",
-            error.lines().join("\n")
-        ))),
+        Err(error) => Err(not_imported(wish, asked, &error)),
     }
+}
+
+/// An error behind the sentence that scripts look for.
+fn not_imported(wish: &Wish, asked: &str, error: &CommandError) -> CommandError {
+    let what =
+        if wish.request.image_is_path() { "create container filesystem for image" } else { "import docker image" };
+    CommandError::failure(format!("pyxis: failed to {what}: {asked}\n{}", error.lines().join("\n")))
 }
 
 /// The image of a container that runs, as far as a process that joins it needs it. It is in use, so it is there, or as
@@ -397,14 +415,20 @@ fn surroundings(arguments: &Arguments, mounts: &mut Vec<String>) {
     if let Some(script) = &arguments.script {
         mounts.push(same(script, "ro+x-create=file"));
     }
+    mounts.extend(slurm_tools::task_prolog().map(|program| same(&program, "ro+x-create=file")));
     // Directories of MPI's process manager, of the job's scratch data and of the session; the key of an X display.
-    for name in ["PMIX_SERVER_TMPDIR", "TMPDIR", "XDG_RUNTIME_DIR", "XAUTHORITY"] {
+    for name in ["PMIX_SERVER_TMPDIR", "PMIX_SYSTEM_TMPDIR", "TMPDIR", "XDG_RUNTIME_DIR", "XAUTHORITY"] {
         let Some(path) = std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute()) else { continue };
         // They are there already.
         let shown = ["/tmp", "/dev"].iter().any(|shown| path.starts_with(shown));
         if !shown && path.exists() && path.parent().is_some() {
             mounts.push(same(&path, ""));
         }
+    }
+    // What PMIx's server takes for a proof of who a rank is.
+    let by_munge = std::env::var("PMIX_SECURITY_MODE").is_ok_and(|modes| modes.split(',').any(|mode| mode == "munge"));
+    if by_munge && Path::new(slurm_tools::MUNGE).is_dir() {
+        mounts.push(same(Path::new(slurm_tools::MUNGE), "ro"));
     }
 }
 
@@ -455,13 +479,15 @@ fn has_locale(image: &Image, value: &str) -> bool {
 }
 
 /// The step's GPUs, by their CDI names: the numbers that Slurm gives them, for the kind of GPU that the node has.
-fn gpus(host: &Host, context: &Context) -> Result<Vec<String>, CommandError> {
+fn gpus(arguments: &Arguments, host: &Host, context: &Context) -> Result<Vec<String>, CommandError> {
     let variable = |wanted: &str| {
         let found = host.environment.iter().find(|(name, _)| name == wanted);
         found.and_then(|(_, value)| value.to_str()).filter(|value| !value.is_empty())
     };
-    // The numbers of the node, not those that a control group leaves.
-    let Some(numbers) = variable("SLURM_STEP_GPUS").or_else(|| variable("SLURM_JOB_GPUS")) else {
+    // The numbers of the node, not those that a control group leaves. A step without GPUs still has the variable of its job,
+    // which is for the job's script.
+    let of_job = || variable("SLURM_JOB_GPUS").filter(|_| arguments.script.is_some());
+    let Some(numbers) = variable("SLURM_STEP_GPUS").or_else(of_job) else {
         return Ok(Vec::new());
     };
     let registry = berth_container::cdi::Registry::load(&context.config()?.cdi_directories());

@@ -87,17 +87,21 @@ impl Entrypoint {
         let started = number.trim().parse::<u32>().ok().and_then(|pid| self.look_at(pid));
         drop(go);
         let Some(started) = started else {
-            let code = end(&mut child, tasks).map(|status| status.to_string()).unwrap_or_default();
-            let mut error = failed("container exited too soon", code);
+            use std::os::unix::process::ExitStatusExt;
+            let status = end(&mut child, tasks).ok();
+            let what = match status.and_then(|status| status.code().or(status.signal().map(|signal| 128 + signal))) {
+                Some(0) | None => "container exited too soon".to_owned(),
+                Some(code) => format!("container start failed with error code: {code}"),
+            };
+            let mut message = format!(
+                "pyxis: {what}\npyxis: if the image has an unusual entrypoint, try using --no-container-entrypoint"
+            );
             let text = print(&mut output);
             if !text.is_empty() {
-                error = CommandError::failure(format!(
-                    "{error}\npyxis: printing entrypoint log:\n    {}",
-                    text.join("\n    ")
-                ))
-                .with_hint("if the image has an unusual entrypoint, try using --no-container-entrypoint");
+                message
+                    .push_str(&format!("\npyxis: printing entrypoint log:\npyxis:     {}", text.join("\npyxis:     ")));
             }
-            return Err(error);
+            return Err(CommandError::failure(message));
         };
         let _ = end(&mut child, tasks);
         if self.log {

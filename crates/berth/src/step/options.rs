@@ -56,6 +56,8 @@ pub fn wish(arguments: &Arguments) -> Result<Wish, CommandError> {
         ipc: unshared("ipc"),
         hostname: unshared("uts").map(|_| rustix::system::uname().nodename().to_string_lossy().into_owned()),
         no_home: !home,
+        // Who does not want to see it does not want to see it as the current directory either.
+        no_cwd: !home && is_above_home(),
         devices: conf.devices,
         ..ContainerOptions::default()
     };
@@ -74,6 +76,15 @@ pub fn wish(arguments: &Arguments) -> Result<Wish, CommandError> {
         }
     }
     Ok(Wish { request, options, without, entrypoint, unset })
+}
+
+/// Whether the current directory shows the home directory.
+fn is_above_home() -> bool {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    match (home, std::env::current_dir()) {
+        (Some(home), Ok(cwd)) => home.starts_with(&cwd) || home.canonicalize().is_ok_and(|home| home.starts_with(&cwd)),
+        _ => false,
+    }
 }
 
 /// enroot's own wish, which many users of pyxis have in their environment.

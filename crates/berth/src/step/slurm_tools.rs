@@ -21,9 +21,9 @@ const HOST: &str = "/run/berth/host";
 const BIN: &str = "/run/berth/bin";
 
 /// The commands, of those that the node has.
-const COMMANDS: [&str; 16] = [
-    "sacct", "sacctmgr", "salloc", "sattach", "sbatch", "sbcast", "scancel", "scontrol", "sdiag", "sinfo", "sprio",
-    "squeue", "sreport", "srun", "sshare", "sstat",
+const COMMANDS: [&str; 18] = [
+    "munge", "sacct", "sacctmgr", "salloc", "sattach", "sbatch", "sbcast", "scancel", "scontrol", "sdiag", "sinfo",
+    "sprio", "squeue", "sreport", "srun", "sshare", "sstat", "unmunge",
 ];
 
 /// Where programs, libraries and Slurm's plugins are, on the systems that clusters run.
@@ -46,8 +46,10 @@ const PLUGINS: [&str; 6] = [
     "/usr/local/lib/slurm",
     "/opt/slurm/lib/slurm",
 ];
+/// Where munge listens.
+pub const MUNGE: &str = "/run/munge";
 /// What the commands read and talk to.
-const NEEDED: [&str; 4] = ["/etc/slurm", "/etc/slurm-llnl", "/run/munge", "/run/slurm"];
+const NEEDED: [&str; 4] = ["/etc/slurm", "/etc/slurm-llnl", MUNGE, "/run/slurm"];
 
 /// What of the node has to be seen at its own place.
 pub fn mounts(mounts: &mut Vec<String>) {
@@ -95,14 +97,20 @@ fn spank_plugins(file: &Path, depth: usize) -> Vec<PathBuf> {
 pub fn add(image: &Image, lowered: &mut Lowered) {
     let _ = image;
     let Rootfs::Overlay { generated, .. } = &mut lowered.bundle.rootfs else { return };
-    let Some(loader) = LOADERS.iter().find(|path| Path::new(path).exists()) else { return };
-    let libraries: Vec<String> =
-        LIBRARIES.iter().filter(|path| Path::new(path).is_dir()).map(|path| format!("{HOST}{path}")).collect();
+    // Links that start at the root would lead into the image.
+    let real = |path: &&str| Path::new(path).canonicalize().ok().map(|path| format!("{HOST}{}", path.display()));
+    let Some(loader) = LOADERS.iter().find_map(real) else { return };
+    let mut libraries: Vec<String> = Vec::new();
+    for library in LIBRARIES.iter().filter_map(real) {
+        if !libraries.contains(&library) {
+            libraries.push(library);
+        }
+    }
     for command in COMMANDS {
         let found = PROGRAMS.iter().map(|directory| Path::new(directory).join(command)).find(|path| path.exists());
         let Some(program) = found.and_then(|path| path.canonicalize().ok()) else { continue };
         let script = format!(
-            "#!/bin/sh\nexec {HOST}{loader} --library-path {} {HOST}{} \"$@\"\n",
+            "#!/bin/sh\nexec {loader} --library-path {} {HOST}{} \"$@\"\n",
             libraries.join(":"),
             program.display()
         );
@@ -118,14 +126,34 @@ pub fn add(image: &Image, lowered: &mut Lowered) {
     }
 }
 
+/// The configuration, where Slurm's commands look for it.
+fn configuration() -> String {
+    let named = std::env::var_os("SLURM_CONF").map(PathBuf::from);
+    let known =
+        ["/etc/slurm/slurm.conf", "/run/slurm/conf/slurm.conf", "/etc/slurm-llnl/slurm.conf"].map(PathBuf::from);
+    let found = named.into_iter().chain(known).find_map(|path| std::fs::read_to_string(path).ok());
+    found.unwrap_or_default()
+}
+
+/// What the configuration says of a key; of several lines the last one counts.
+fn setting(wanted: &str) -> Option<String> {
+    let text = configuration();
+    let value = text.lines().rev().find_map(|line| {
+        let (key, value) = line.split('#').next()?.split_once('=')?;
+        key.trim().eq_ignore_ascii_case(wanted).then(|| value.trim().to_owned())
+    });
+    value.filter(|value| !value.is_empty())
+}
+
+/// What the site runs in front of every task: Slurm starts it after a task has joined its container, so it has to be there.
+pub fn task_prolog() -> Option<PathBuf> {
+    setting("TaskProlog").map(PathBuf::from).filter(|path| path.is_absolute() && path.is_file())
+}
+
 /// Slurm's commands look up who Slurm runs as.
 fn add_account(generated: &mut [GeneratedFile]) {
-    let Ok(conf) = std::fs::read_to_string("/etc/slurm/slurm.conf") else { return };
-    let name = conf.lines().find_map(|line| {
-        let (key, value) = line.split_once('=')?;
-        key.trim().eq_ignore_ascii_case("SlurmUser").then(|| value.trim().split(['(', ' ']).next().unwrap_or_default())
-    });
-    let Some(name) = name.filter(|name| !name.is_empty()) else { return };
+    let Some(user) = setting("SlurmUser") else { return };
+    let name = user.split(['(', ' ']).next().unwrap_or_default();
     let Ok(passwd) = std::fs::read_to_string("/etc/passwd") else { return };
     let starts = format!("{name}:");
     let Some(line) = passwd.lines().find(|line| line.starts_with(&starts)) else { return };

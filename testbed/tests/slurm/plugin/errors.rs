@@ -42,7 +42,7 @@ const MISTAKES: [(&[&str], &str); 18] = [
         "mount source must be a relative path, an absolute path, \"tmpfs\" or \"umount\"",
     ),
     (&[SMALL, "--container-mounts=/a:b"], "mount target must be a relative path or an absolute path"),
-    (&[SMALL, "--container-name="], "--container-name: empty name"),
+    (&[SMALL, "--container-name="], "--container-name: argument required"),
     (&[SMALL, "--container-name=:create"], "--container-name: empty name"),
     (&[SMALL, "--container-name=a:b"], "--container-name: flag must be \"auto\", \"create\", \"exec\" or \"no_exec\""),
     (&[SMALL, "--container-save=/tmp/"], "--container-save: target is a directory"),
@@ -88,7 +88,7 @@ fn options_without_a_container_are_told_and_ignored(release: Release) {
     for (option, name) in [
         ("--container-workdir=/nope", "--container-workdir"),
         ("--container-mounts=/etc:/x", "--container-mounts"),
-        ("--container-remap-root", "--container-remap-root"),
+        ("--container-remap-root", "--[no-]container-remap-root"),
         ("--container-readonly", "--container-readonly"),
         ("--container-env=A", "--container-env"),
     ] {

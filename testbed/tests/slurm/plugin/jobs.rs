@@ -1,5 +1,6 @@
 //! What is Slurm's stays Slurm's: codes, signals, limits, terminals, input and output, control groups.
 
+use testbed::slurm::Options;
 use testbed::slurm::Release;
 
 use super::world::HOLD;
@@ -11,9 +12,9 @@ use super::world::report;
 use crate::world::Step;
 
 on_each_release!("plugin_jobs" with registry:
+    a_time_limit_ends_the_step,
     output_input_and_labels_are_slurms,
     a_command_that_is_told_to_end_says_goodbye,
-    a_time_limit_ends_the_step,
     a_terminal_is_the_commands,
     many_tasks_and_nodes_run,
     tasks_are_in_the_steps_control_groups,
@@ -136,7 +137,8 @@ fn tasks_are_in_the_steps_control_groups(release: Release) {
 }
 
 fn slurm_shows_and_attaches_to_the_step(release: Release) {
-    let world = World::new(release);
+    let counted = Options { slurm_conf: "JobAcctGatherType=jobacct_gather/linux\n".to_owned(), ..Options::default() };
+    let world = World::with(release, counted.plugin(""));
     let mut rows = Rows::default();
     let line = "echo >/home/tuser1/ready; until [ -e /home/tuser1/go ]; do echo tick; sleep 0.05; done; echo last";
     let step = world.start(&[SMALL, "--container-mount-home"], line);
@@ -144,6 +146,8 @@ fn slurm_shows_and_attaches_to_the_step(release: Release) {
     let id = format!("{}.0", world.job());
     let shown = world.user().run(&["scontrol", "show", "step", &id]);
     rows.holds(format!("scontrol: {}", report(&shown)), shown.stdout.contains("State=RUNNING"));
+    let counted = world.user().run(&["sstat", "-n", "-P", "-o", "NTasks,AveRSS", "-j", &id]);
+    rows.holds(format!("sstat: {}", report(&counted)), counted.code() == 0 && counted.stdout.starts_with("1|"));
     let attached = Step(world.user().spawn(&["bash", "-c", &format!("sattach {id} >attached")]));
     let path = world.cluster.path(format!("{HOME}/attached"));
     world.cluster.wait_until("it is attached", || path.metadata().is_ok_and(|file| file.len() > 0));

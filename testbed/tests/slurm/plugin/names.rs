@@ -23,8 +23,8 @@ fn a_named_container_keeps_its_files(release: Release) {
     let world = World::new(release);
     let mut rows = Rows::default();
     rows.prints(&world.shell(&[SMALL, "--container-name=one"], "echo kept >/mark"), "");
-    let again = world.shell(&["--container-name=one"], "cat /mark");
-    rows.prints(&again, "kept\n");
+    rows.prints(&world.shell(&["--container-name=one"], "cat /mark"), "kept\n");
+    let again = world.shell(&["--container-name=one", "--container-verbose"], "cat /mark");
     rows.holds(
         format!("it is told: {}", report(&again)),
         again.stderr.contains("pyxis: reusing existing container filesystem"),
@@ -50,7 +50,7 @@ fn a_step_joins_a_named_container_that_runs(release: Release) {
     let first = world.start(&[FRAMEWORK, "--container-name=one", "--container-mount-home"], &line);
     world.wait_for("ready");
     let line = "cat /mark; pwd; readlink /proc/self/ns/mnt";
-    let second = world.shell(&["--container-name=one"], line);
+    let second = world.shell(&["--container-name=one", "--container-verbose"], line);
     let third = world.shell(&[SMALL, "--container-name=one:exec", "--container-mounts=/etc/slurm:/conf"], "ls /conf");
     let number = world.shell(&["-n3", "--container-name=one", "--container-workdir=/opt"], "pwd");
     let first = world.let_go(first).ok();

@@ -66,6 +66,10 @@ fn salloc_and_options_of_all_kinds_work(release: Release) {
     let said =
         world.user().shell("salloc -N1 --container-image=small srun sh -c 'test ! -e /etc/slurm && echo inside'");
     rows.prints(&said, "inside\n");
+    // A step may say something else than its allocation.
+    let said =
+        world.user().shell("salloc -N1 --container-image=small srun --container-image=debian:12 ls /etc/os-release");
+    rows.prints(&said, "/etc/os-release\n");
     // The shell is the user's, by its path outside.
     let shell = ["salloc", "-N1", "--container-image=debian:12"];
     let said = world.user().run_with(&shell, b"test -e /etc/slurm || echo inside\nexit 3\n");

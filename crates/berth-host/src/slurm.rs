@@ -1,0 +1,91 @@
+//! What a host knows of Slurm: the release, where its configuration is, and how its files are read.
+
+pub mod conf;
+pub mod oci;
+pub mod plugstack;
+
+use std::fmt;
+
+use crate::doctor::Host;
+
+/// Where slurm.conf is looked for, in this order. The last is where slurmd of a cluster without files keeps what the
+/// controller sent.
+const PLACES: [&str; 6] =
+    ["/etc/slurm", "/etc/slurm-llnl", "/usr/local/etc/slurm", "/usr/local/etc", "/opt/slurm/etc", CONFIGLESS];
+
+/// See [`PLACES`].
+const CONFIGLESS: &str = "/run/slurm/conf";
+
+/// A release of Slurm: year and month.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32, pub u32);
+
+impl Version {
+    /// The release in what `scontrol --version` and `slurmd -V` print: `slurm 26.05.5`, `slurm-wlm 22.05.8`.
+    pub fn parse(text: &str) -> Option<Version> {
+        let word = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+        let mut numbers = word.split('.').map(|part| part.parse().ok());
+        Some(Version(numbers.next()??, numbers.next()??))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02}.{:02}", self.0, self.1)
+    }
+}
+
+/// Slurm as this host has it.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The release of the commands.
+    pub version: Version,
+    /// The folder of slurm.conf.
+    pub dir: String,
+    /// What slurm.conf says; empty where it cannot be read.
+    pub conf: Vec<conf::Entry>,
+    /// Whether the files come from the controller.
+    pub configless: bool,
+}
+
+impl Site {
+    /// Asks the commands and reads slurm.conf. `None` where there is no Slurm.
+    pub fn find(host: &Host) -> Option<Site> {
+        let said = host.run(&["scontrol", "--version"]);
+        let version = Version::parse(&said.stdout)?;
+        let named = host.env("SLURM_CONF").and_then(|file| Some(file.rsplit_once('/')?.0.to_owned()));
+        let places = named.into_iter().chain(PLACES.iter().map(|&place| place.to_owned()));
+        let dir = places.clone().find(|place| host.exists(&format!("{place}/slurm.conf")));
+        let dir = dir.unwrap_or_else(|| PLACES[0].to_owned());
+        let conf = conf::read(host, &format!("{dir}/slurm.conf")).unwrap_or_default();
+        let mut site = Site { version, configless: dir == CONFIGLESS, dir, conf };
+        site.configless |= site.value("SlurmctldParameters").is_some_and(|text| text.contains("enable_configless"));
+        Some(site)
+    }
+
+    /// A value of slurm.conf; the last one counts.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.conf.iter().rev().find(|entry| entry.key.eq_ignore_ascii_case(key)).map(|entry| entry.value.as_str())
+    }
+
+    /// A file beside slurm.conf.
+    pub fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.dir)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_read_from_what_the_commands_print() {
+        for (text, version) in
+            [("slurm-wlm 22.05.8\n", Some(Version(22, 5))), ("slurm 26.05.5", Some(Version(26, 5))), ("slurm", None)]
+        {
+            assert_eq!(Version::parse(text), version, "{text}");
+        }
+        assert!(Version(23, 2) > Version(22, 5));
+        assert_eq!(Version(22, 5).to_string(), "22.05");
+    }
+}
