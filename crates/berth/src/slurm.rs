@@ -20,7 +20,10 @@ pub const NAMED_STEPS: [(u32, &str); 2] = [(0xffff_fffb, "batch"), (0xffff_fffa,
 
 /// The name of a step without its job.
 pub fn step_name(number: u32) -> String {
-    NAMED_STEPS.iter().find(|(named, _)| *named == number).map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
+    NAMED_STEPS
+        .iter()
+        .find(|(named, _)| *named == number)
+        .map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
 }
 
 /// A job, and maybe one step of it, as people write them.
@@ -103,7 +106,10 @@ impl Job {
         };
         let number = |at: usize| row.get(at).and_then(|word| word.parse::<u32>().ok());
         let (Some(id), Some(user), Some(nodes)) = (number(0), number(2), number(3)) else {
-            return Err(CommandError::failure(format!("squeue said something unknown of job {name}: {}", row.join("|"))));
+            return Err(CommandError::failure(format!(
+                "squeue said something unknown of job {name}: {}",
+                row.join("|")
+            )));
         };
         if user != own && own != 0 {
             return Err(CommandError::failure(format!("job {name} belongs to somebody else"))
@@ -159,7 +165,8 @@ fn command(program: &str) -> Command {
     let kept = ["SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_DEBUG_FLAGS"];
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let changes = ["SLURM_", "SQUEUE_", "SCONTROL_", "PYXIS_", "PMI_", "PMIX_"].iter().any(|prefix| text.starts_with(prefix));
+        let changes =
+            ["SLURM_", "SQUEUE_", "SCONTROL_", "PYXIS_", "PMI_", "PMIX_"].iter().any(|prefix| text.starts_with(prefix));
         if changes && !kept.contains(&text.as_ref()) {
             command.env_remove(&name);
         }

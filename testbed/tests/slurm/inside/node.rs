@@ -86,7 +86,11 @@ fn the_users_groups_are_kept(release: Release) {
     let world = World::new(release);
     let mut rows = Rows::default();
     world.cluster.root().shell("echo project:x:30001:tuser1 >>/etc/group").ok();
-    world.cluster.root().shell("mkdir /project && echo data >/project/file && chgrp -R project /project && chmod 750 /project").ok();
+    world
+        .cluster
+        .root()
+        .shell("mkdir /project && echo data >/project/file && chgrp -R project /project && chmod 750 /project")
+        .ok();
     let mounts = "--container-mounts=/project:/project";
     rows.prints(&world.shell(&[SMALL, mounts], "cat /project/file"), "data\n");
     rows.prints(&world.shell(&["-n2", SMALL, mounts, "--container-remap-root"], "cat /project/file"), "data\ndata\n");
@@ -105,7 +109,8 @@ fn the_language_is_kept_where_the_image_has_it(release: Release) {
     let user = world.user().env("LANG", "C.UTF-8").env("LC_ALL", "POSIX");
     rows.prints(&user.run(&["srun", SMALL, "sh", "-c", line]), "C.UTF-8 POSIX\n");
     // An image with a language, as a folder.
-    let made = "mkdir -p tree/bin tree/usr/lib/locale/de_DE.utf8 && cp /bin/busybox tree/bin/ && ln -s busybox tree/bin/sh";
+    let made =
+        "mkdir -p tree/bin tree/usr/lib/locale/de_DE.utf8 && cp /bin/busybox tree/bin/ && ln -s busybox tree/bin/sh";
     world.user().shell(made).ok();
     let user = world.user().env("LANG", "de_DE.UTF-8");
     rows.prints(&user.run(&["srun", "--container-image=./tree", "sh", "-c", line]), "de_DE.UTF-8 unset\n");
@@ -133,7 +138,10 @@ fn the_key_of_a_display_is_there(release: Release) {
     let world = World::new(release);
     let mut rows = Rows::default();
     let node = world.cluster.node("n1");
-    node.shell("mkdir -p /var/spool/keys && echo cookie >/var/spool/keys/of-tuser1 && chown tuser1 /var/spool/keys/of-tuser1").ok();
+    node.shell(
+        "mkdir -p /var/spool/keys && echo cookie >/var/spool/keys/of-tuser1 && chown tuser1 /var/spool/keys/of-tuser1",
+    )
+    .ok();
     let user = world.user().env("DISPLAY", "localhost:10.0").env("XAUTHORITY", "/var/spool/keys/of-tuser1");
     let line = "echo $DISPLAY; cat $XAUTHORITY; ls /var/spool/keys";
     rows.prints(&user.run(&["srun", SMALL, "sh", "-c", line]), "localhost:10.0\ncookie\nof-tuser1\n");
