@@ -226,7 +226,8 @@ pub fn members(name: &Name) -> Vec<Member> {
     let node = node_name();
     let found = state::rooted().into_iter().filter_map(|rooted| {
         let own = Own::of(rooted.pid);
-        let of_label = rooted.step().and_then(|step| step.split_once('.')).map(|(job, step)| (job.to_owned(), step.to_owned()));
+        let of_label =
+            rooted.step().and_then(|step| step.split_once('.')).map(|(job, step)| (job.to_owned(), step.to_owned()));
         let (job, step) = own.step.or(of_label)?;
         let wanted = job == name.job && name.step.as_ref().is_none_or(|wanted| *wanted == step);
         let here = own.node.is_none_or(|its| its == node);
@@ -251,7 +252,8 @@ impl Own {
             Some(String::from_utf8_lossy(value).into_owned())
         };
         // Some releases write the numbers of named steps as negative ones, and a job's script may have none.
-        let step = value("SLURM_STEP_ID").and_then(|text| text.parse::<i64>().ok()).map(|number| step_name(number as u32));
+        let step =
+            value("SLURM_STEP_ID").and_then(|text| text.parse::<i64>().ok()).map(|number| step_name(number as u32));
         Own { step: value("SLURM_JOB_ID").zip(step), node: value("SLURMD_NODENAME") }
     }
 }

@@ -76,7 +76,9 @@ pub fn become_command(
     context: &Context,
 ) -> Result<crate::ExitCode, CommandError> {
     let prepared = prepare_for(arguments, command, context)?;
-    super::record::write(arguments, &prepared);
+    if let Some(mut telling) = super::record::write(arguments, &prepared) {
+        let _ = telling.wait();
+    }
     if let Some(lease) = prepared.lease {
         lease.keep();
     }
@@ -265,7 +267,13 @@ pub fn job_prefix(job: u32) -> String {
 /// What the names of all jobs' containers begin with, before the job's number.
 pub const JOB: &str = "job";
 
-fn find(containers: &Containers, name: &str, typed: &str, flag: NameFlag, has_image: bool) -> Result<Found, CommandError> {
+fn find(
+    containers: &Containers,
+    name: &str,
+    typed: &str,
+    flag: NameFlag,
+    has_image: bool,
+) -> Result<Found, CommandError> {
     containers.sweep();
     let refused = |text: &str| CommandError::failure(format!("pyxis: error: {text}"));
     let state = match containers.get(name) {

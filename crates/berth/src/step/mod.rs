@@ -25,6 +25,7 @@ use berth_container::launch::{Plan, hold, sealed};
 use berth_slurm::answer::Way;
 
 use crate::cli::Global;
+use crate::command_error::os_reason;
 use crate::{CommandError, Context, ExitCode};
 
 use answers::Answers;
@@ -70,7 +71,7 @@ fn step(arguments: &Arguments) -> Result<ExitCode, CommandError> {
 fn start(arguments: &Arguments, answers: &Answers) -> Result<(), CommandError> {
     let context = context(arguments);
     let prepared = container::prepare(arguments, &context)?;
-    record::write(arguments, &prepared);
+    let telling = record::write(arguments, &prepared);
     let Prepared { kind, mut way, cwd, create_cwd, container, lease, entrypoint, .. } = prepared;
     if let Some(lease) = lease {
         // What is forked inherits its lock, and the file is the step's.
@@ -83,7 +84,11 @@ fn start(arguments: &Arguments, answers: &Answers) -> Result<(), CommandError> {
                 return Ok(Some(started));
             }
             hold::enter_directory(&cwd, create_cwd).map_err(|error| {
-                CommandError::failure(format!("pyxis: couldn't chdir to {}: {error}", cwd.display()))
+                let reason = match &error {
+                    berth_container::Error::Io { source, .. } => os_reason(source),
+                    other => other.to_string(),
+                };
+                CommandError::failure(format!("pyxis: couldn't chdir to {}: {reason}", cwd.display()))
             })?;
             Ok(None)
         });
@@ -93,6 +98,9 @@ fn start(arguments: &Arguments, answers: &Answers) -> Result<(), CommandError> {
         }
         0
     })?;
+    if let Some(mut telling) = telling {
+        let _ = telling.wait();
+    }
     Ok(())
 }
 

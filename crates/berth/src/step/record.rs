@@ -3,18 +3,19 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::arguments::Arguments;
 use super::container::Prepared;
 use crate::config::xdg_directory;
 
-/// Writes it down. A step runs whether this can be done or not.
-pub fn write(arguments: &Arguments, prepared: &Prepared) {
+/// Writes it down. A step runs whether this can be done or not. Gives what tells the controller of it, to be waited for before
+/// the first command runs: with the end of a short step it would be killed.
+pub fn write(arguments: &Arguments, prepared: &Prepared) -> Option<Child> {
     // Once a step, not once a node.
     if std::env::var("SLURM_NODEID").is_ok_and(|node| node != "0") {
-        return;
+        return None;
     }
     let request = &arguments.request;
     let line = serde_json::json!({
@@ -27,7 +28,7 @@ pub fn write(arguments: &Arguments, prepared: &Prepared) {
         "options": request.to_arguments(),
     });
     let Some(directory) = xdg_directory("XDG_STATE_HOME", ".local/state").map(|base| base.join("berth/jobs")) else {
-        return;
+        return None;
     };
     // One write, so that lines of steps that start together do not mix.
     let text = format!("{line}\n");
@@ -40,10 +41,10 @@ pub fn write(arguments: &Arguments, prepared: &Prepared) {
     if arguments.comment
         && let Some(digest) = &prepared.digest
     {
-        // Nobody waits for it: the controller may be busy.
         let comment = format!("Comment={}@{digest}", prepared.image);
         let mut command = Command::new("scontrol");
         command.args(["update", &format!("JobId={}", arguments.job), &comment]);
-        let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        return command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok();
     }
+    None
 }
