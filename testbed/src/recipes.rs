@@ -223,7 +223,8 @@ impl Images {
             }
             Recipe::Mpi5 => {
                 // Another release's packages are not in this machine's lists.
-                let layer = layout.raw_layer(GZIP, |out| later_system(Release::Trixie, "openmpi-bin,python3-mpi4py", out))?;
+                let layer =
+                    layout.raw_layer(GZIP, |out| later_system(Release::Trixie, "openmpi-bin,python3-mpi4py", out))?;
                 layout.image("mpi5", &[layer], &json!({"Cmd": ["bash"], "Env": [PATH]}))?;
             }
             Recipe::Debian | Recipe::Medium => {
@@ -328,7 +329,9 @@ fn later_system(release: Release, packages: &str, out: &mut dyn io::Write) -> io
     let mut command = Command::new("mmdebstrap");
     command.args(["--quiet", "--mode=root", "--variant=extract", "--format=tar"]);
     command.arg("--aptopt=APT::Install-Recommends \"false\"");
-    command.arg(format!("--setup-hook={}", root::MERGE)).arg(format!("--include=base-files,bash,coreutils,libc-bin,{packages}"));
+    command
+        .arg(format!("--setup-hook={}", root::MERGE))
+        .arg(format!("--include=base-files,bash,coreutils,libc-bin,{packages}"));
     command.arg(release.suite()).arg("-").arg(root::mirror()?).env("LC_ALL", "C");
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     io::copy(child.stdout.as_mut().expect("a pipe"), out)?;

@@ -20,7 +20,10 @@ pub const NAMED_STEPS: [(u32, &str); 2] = [(0xffff_fffb, "batch"), (0xffff_fffa,
 
 /// The name of a step without its job.
 pub fn step_name(number: u32) -> String {
-    NAMED_STEPS.iter().find(|(named, _)| *named == number).map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
+    NAMED_STEPS
+        .iter()
+        .find(|(named, _)| *named == number)
+        .map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
 }
 
 /// A job, and maybe one step of it, as people write them.
@@ -103,7 +106,10 @@ impl Job {
         };
         let number = |at: usize| row.get(at).and_then(|word| word.parse::<u32>().ok());
         let (Some(id), Some(user), Some(nodes)) = (number(0), number(2), number(3)) else {
-            return Err(CommandError::failure(format!("squeue said something unknown of job {name}: {}", row.join("|"))));
+            return Err(CommandError::failure(format!(
+                "squeue said something unknown of job {name}: {}",
+                row.join("|")
+            )));
         };
         if user != own && own != 0 {
             return Err(CommandError::failure(format!("job {name} belongs to somebody else"))
@@ -159,7 +165,8 @@ fn command(program: &str) -> Command {
     let kept = ["SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_DEBUG_FLAGS"];
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let changes = ["SLURM_", "SQUEUE_", "SCONTROL_", "PYXIS_", "PMI_", "PMIX_"].iter().any(|prefix| text.starts_with(prefix));
+        let changes =
+            ["SLURM_", "SQUEUE_", "SCONTROL_", "PYXIS_", "PMI_", "PMIX_"].iter().any(|prefix| text.starts_with(prefix));
         if changes && !kept.contains(&text.as_ref()) {
             command.env_remove(&name);
         }
@@ -219,11 +226,12 @@ pub fn members(name: &Name) -> Vec<Member> {
     let node = node_name();
     let found = state::rooted().into_iter().filter_map(|rooted| {
         let own = Own::of(rooted.pid);
-        let of_label = rooted.step().and_then(|step| step.split_once('.')).map(|(job, step)| (job.to_owned(), step.to_owned()));
+        let of_label =
+            rooted.step().and_then(|step| step.split_once('.')).map(|(job, step)| (job.to_owned(), step.to_owned()));
         let (job, step) = own.step.or(of_label)?;
         let wanted = job == name.job && name.step.as_ref().is_none_or(|wanted| *wanted == step);
         let here = own.node.is_none_or(|its| its == node);
-        (wanted && here && !is_own_helper(rooted.pid)).then_some(Member { rooted, step })
+        (wanted && here && !is_own_helper(rooted.pid) && lives(rooted.pid)).then_some(Member { rooted, step })
     });
     found.collect()
 }
@@ -244,9 +252,15 @@ impl Own {
             Some(String::from_utf8_lossy(value).into_owned())
         };
         // Some releases write the numbers of named steps as negative ones, and a job's script may have none.
-        let step = value("SLURM_STEP_ID").and_then(|text| text.parse::<i64>().ok()).map(|number| step_name(number as u32));
+        let step =
+            value("SLURM_STEP_ID").and_then(|text| text.parse::<i64>().ok()).map(|number| step_name(number as u32));
         Own { step: value("SLURM_JOB_ID").zip(step), node: value("SLURMD_NODENAME") }
     }
+}
+
+/// Whether a process has not begun to end: then nothing of it can be read any more, and nobody can join it.
+fn lives(pid: u32) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/exe")).is_ok()
 }
 
 fn is_own_helper(pid: u32) -> bool {

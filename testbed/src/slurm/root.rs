@@ -40,7 +40,8 @@ fn pmix(release: Release) -> &'static str {
 const MIRROR: &str = "BERTH_DEBIAN_MIRROR";
 
 /// The folders at the top are links into /usr on each of these releases, whatever a package's archive says.
-pub const MERGE: &str = "for dir in bin sbin lib lib64; do mkdir -p \"$1/usr/$dir\"; ln -s \"usr/$dir\" \"$1/$dir\"; done";
+pub const MERGE: &str =
+    "for dir in bin sbin lib lib64; do mkdir -p \"$1/usr/$dir\"; ln -s \"usr/$dir\" \"$1/$dir\"; done";
 
 /// Longest that one folder may take.
 const LIMIT: Duration = Duration::from_secs(900);

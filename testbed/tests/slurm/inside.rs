@@ -9,4 +9,5 @@ mod node;
 mod tools;
 
 /// All tests of it.
-pub const CHAPTERS: [[Chapter; 3]; 5] = [mpi::CHAPTERS, node::CHAPTERS, devices::CHAPTERS, tools::CHAPTERS, job::CHAPTERS];
+pub const CHAPTERS: [[Chapter; 3]; 5] =
+    [mpi::CHAPTERS, node::CHAPTERS, devices::CHAPTERS, tools::CHAPTERS, job::CHAPTERS];

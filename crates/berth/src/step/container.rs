@@ -265,7 +265,13 @@ pub fn job_prefix(job: u32) -> String {
 /// What the names of all jobs' containers begin with, before the job's number.
 pub const JOB: &str = "job";
 
-fn find(containers: &Containers, name: &str, typed: &str, flag: NameFlag, has_image: bool) -> Result<Found, CommandError> {
+fn find(
+    containers: &Containers,
+    name: &str,
+    typed: &str,
+    flag: NameFlag,
+    has_image: bool,
+) -> Result<Found, CommandError> {
     containers.sweep();
     let refused = |text: &str| CommandError::failure(format!("pyxis: error: {text}"));
     let state = match containers.get(name) {

@@ -129,7 +129,8 @@ pub fn add(image: &Image, lowered: &mut Lowered) {
 /// The configuration, where Slurm's commands look for it.
 fn configuration() -> String {
     let named = std::env::var_os("SLURM_CONF").map(PathBuf::from);
-    let known = ["/etc/slurm/slurm.conf", "/run/slurm/conf/slurm.conf", "/etc/slurm-llnl/slurm.conf"].map(PathBuf::from);
+    let known =
+        ["/etc/slurm/slurm.conf", "/run/slurm/conf/slurm.conf", "/etc/slurm-llnl/slurm.conf"].map(PathBuf::from);
     let found = named.into_iter().chain(known).find_map(|path| std::fs::read_to_string(path).ok());
     found.unwrap_or_default()
 }

@@ -20,11 +20,8 @@ on_each_release!("inside_devices" with registry:
 
 /// A node with two GPUs; two makers describe them.
 fn with_gpus(release: Release) -> World {
-    let options = Options {
-        slurm_conf: "GresTypes=gpu\n".to_owned(),
-        node_conf: "Gres=gpu:2".to_owned(),
-        ..Options::default()
-    };
+    let options =
+        Options { slurm_conf: "GresTypes=gpu\n".to_owned(), node_conf: "Gres=gpu:2".to_owned(), ..Options::default() };
     let device = |number: usize| {
         let node = ["/dev/zero", "/dev/full"][number];
         serde_json::json!({
@@ -70,7 +67,8 @@ fn with_gpus(release: Release) -> World {
 }
 
 /// Tells which GPUs there are, on a line.
-const TELL: &str = "echo $(env | grep -E '^(GPU|VENDOR|NET)_' | cut -d= -f1 | sort) $(cat /opt/gpu/*/serial 2>/dev/null)";
+const TELL: &str =
+    "echo $(env | grep -E '^(GPU_[0-9A]|VENDOR_|NET_)' | cut -d= -f1 | sort) $(cat /opt/gpu/*/serial 2>/dev/null)";
 
 fn a_step_has_its_own_gpus_and_no_others(release: Release) {
     let world = with_gpus(release);
@@ -106,7 +104,8 @@ fn a_step_without_gpus_has_none(release: Release) {
     let world = with_gpus(release);
     let mut rows = Rows::default();
     rows.prints(&world.shell(&[SMALL], TELL), "\n");
-    let script = format!("#!/bin/sh\nsrun --gres=none --container-image=small sh -c '{}'\n", TELL.replace('\'', "'\\''"));
+    let script =
+        format!("#!/bin/sh\nsrun --gres=none --container-image=small sh -c '{}'\n", TELL.replace('\'', "'\\''"));
     rows.same("a step without GPUs in a job with them", world.batch(&["--gres=gpu:2"], &script), "\n".to_owned());
     rows.end();
     world.assert_clean();
@@ -141,7 +140,8 @@ fn a_fast_network_is_there(release: Release) {
     let made = "mkdir /dev/infiniband && mknod -m 666 /dev/infiniband/uverbs0 c 1 3 && mknod -m 666 /dev/infiniband/rdma_cm c 1 3";
     world.cluster.root().shell(made).ok();
     let user = world.user().env("UCX_TLS", "rc,self,sm").env("UCX_NET_DEVICES", "mlx5_0:1").env("NCCL_IB_HCA", "mlx5");
-    let line = "ls /dev/infiniband; echo x >/dev/infiniband/uverbs0 && echo $UCX_TLS $UCX_NET_DEVICES $NCCL_IB_HCA; ulimit -l";
+    let line =
+        "ls /dev/infiniband; echo x >/dev/infiniband/uverbs0 && echo $UCX_TLS $UCX_NET_DEVICES $NCCL_IB_HCA; ulimit -l";
     let locked = world.shell(&[], "ulimit -l").ok();
     let said = user.run(&["srun", SMALL, "sh", "-c", line]);
     rows.prints(&said, &format!("rdma_cm\nuverbs0\nrc,self,sm mlx5_0:1 mlx5\n{locked}"));

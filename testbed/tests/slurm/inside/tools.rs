@@ -31,7 +31,10 @@ fn slurms_commands_work_in_a_container(release: Release) {
         rows.prints(&world.shell(&[image, TOOLS], "sinfo -h -o '%D %P'"), "2 all*\n");
         let line = "munge -n | unmunge | grep -E '^(STATUS|UID)' | tr -s ' ' | cut -d' ' -f2-3";
         rows.prints(&world.shell(&[image, TOOLS], line), "Success (0)\ntuser1 (20001)\n");
-        rows.prints(&world.shell(&[image, TOOLS], "sstat --version >/dev/null && scontrol show hostnames 'n[1-2]'"), "n1\nn2\n");
+        rows.prints(
+            &world.shell(&[image, TOOLS], "sstat --version >/dev/null && scontrol show hostnames 'n[1-2]'"),
+            "n1\nn2\n",
+        );
         // Nothing of it is there without the option.
         rows.prints(&world.shell(&[image], "ls /etc/slurm /run/munge 2>/dev/null; command -v srun; true"), "");
     }
@@ -45,10 +48,13 @@ fn a_container_starts_steps_of_its_job(release: Release) {
     let world = World::nodes(release, 2);
     let mut rows = Rows::default();
     for image in IMAGES {
-        let said = world.shell(&["-N2", "-n1", image, TOOLS], "srun --overlap -N2 -n2 sh -c 'test -x /usr/sbin/slurmd && hostname' | sort");
+        // The first of two tasks starts the inner step.
+        let line =
+            "test $SLURM_PROCID = 1 || srun --overlap -N2 -n2 sh -c 'test -x /usr/sbin/slurmd && hostname' | sort";
+        let said = world.shell(&["-N2", image, TOOLS], line);
         rows.prints(&said, "n1\nn2\n");
-        let line = "srun --overlap -N2 -n2 --container-image=framework sh -c 'test ! -e /usr/sbin/slurmd; echo $FROM_IMAGE' 2>&1";
-        let said = world.shell(&["-N2", "-n1", image, TOOLS], line);
+        let line = "test $SLURM_PROCID = 1 || srun --overlap -N2 -n2 --container-image=framework sh -c 'test ! -e /usr/sbin/slurmd; echo $FROM_IMAGE' 2>&1";
+        let said = world.shell(&["-N2", image, TOOLS], line);
         rows.holds(
             format!("steps in containers of a container: {}", report(&said)),
             said.code() == 0 && crate::plugin::world::printed(&said.stdout) == "yes\nyes\n",

@@ -70,7 +70,8 @@ pub fn list(name: &slurm::Name, context: &Context) -> Result<ExitCode, CommandEr
         rows.push(serde_json::from_str::<Row>(&line?)?);
     }
     let images = images(job.id);
-    let rows: Vec<Row> = merged(rows).into_iter().map(|row| Row { image: images.get(&row.step).cloned(), ..row }).collect();
+    let rows: Vec<Row> =
+        merged(rows).into_iter().map(|row| Row { image: images.get(&row.step).cloned(), ..row }).collect();
     if context.json() {
         output::json(&rows)?;
         return Ok(ExitCode::SUCCESS);
@@ -116,10 +117,14 @@ fn images(job: u32) -> HashMap<String, String> {
         step: String,
         image: String,
     }
-    let path = config::xdg_directory("XDG_STATE_HOME", ".local/state").map(|base| base.join(format!("berth/jobs/{job}.jsonl")));
+    let path = config::xdg_directory("XDG_STATE_HOME", ".local/state")
+        .map(|base| base.join(format!("berth/jobs/{job}.jsonl")));
     let text = path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
     // A number that was used before stands for its last job.
-    text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()).map(|line| (line.step, line.image)).collect()
+    text.lines()
+        .filter_map(|line| serde_json::from_str::<Line>(line).ok())
+        .map(|line| (line.step, line.image))
+        .collect()
 }
 
 #[cfg(test)]
