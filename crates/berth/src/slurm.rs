@@ -231,7 +231,7 @@ pub fn members(name: &Name) -> Vec<Member> {
         let (job, step) = own.step.or(of_label)?;
         let wanted = job == name.job && name.step.as_ref().is_none_or(|wanted| *wanted == step);
         let here = own.node.is_none_or(|its| its == node);
-        (wanted && here && !is_own_helper(rooted.pid)).then_some(Member { rooted, step })
+        (wanted && here && !is_own_helper(rooted.pid) && lives(rooted.pid)).then_some(Member { rooted, step })
     });
     found.collect()
 }
@@ -256,6 +256,11 @@ impl Own {
             value("SLURM_STEP_ID").and_then(|text| text.parse::<i64>().ok()).map(|number| step_name(number as u32));
         Own { step: value("SLURM_JOB_ID").zip(step), node: value("SLURMD_NODENAME") }
     }
+}
+
+/// Whether a process has not begun to end: then nothing of it can be read any more, and nobody can join it.
+fn lives(pid: u32) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/exe")).is_ok()
 }
 
 fn is_own_helper(pid: u32) -> bool {

@@ -27,9 +27,7 @@ pub fn write(arguments: &Arguments, prepared: &Prepared) -> Option<Child> {
         "digest": prepared.digest,
         "options": request.to_arguments(),
     });
-    let Some(directory) = xdg_directory("XDG_STATE_HOME", ".local/state").map(|base| base.join("berth/jobs")) else {
-        return None;
-    };
+    let directory = xdg_directory("XDG_STATE_HOME", ".local/state").map(|base| base.join("berth/jobs"))?;
     // One write, so that lines of steps that start together do not mix.
     let text = format!("{line}\n");
     let path = directory.join(format!("{}.jsonl", arguments.job));

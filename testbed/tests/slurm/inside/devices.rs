@@ -68,7 +68,7 @@ fn with_gpus(release: Release) -> World {
 
 /// Tells which GPUs there are, on a line.
 const TELL: &str =
-    "echo $(env | grep -E '^(GPU|VENDOR|NET)_' | cut -d= -f1 | sort) $(cat /opt/gpu/*/serial 2>/dev/null)";
+    "echo $(env | grep -E '^(GPU_[0-9A]|VENDOR_|NET_)' | cut -d= -f1 | sort) $(cat /opt/gpu/*/serial 2>/dev/null)";
 
 fn a_step_has_its_own_gpus_and_no_others(release: Release) {
     let world = with_gpus(release);
