@@ -227,8 +227,7 @@ until [ -e ~/go-$SLURM_JOB_NAME ]; do sleep 0.05; done
 test \"$(srun --overlap -n1 --container-name=work cat /mark)\" = $SLURM_JOB_ID && echo >~/used-$SLURM_JOB_NAME
 ";
     let submit = |name: &str| {
-        let options =
-            ["sbatch", "--parsable", "--requeue", "-n1", "-o", "/dev/null", &format!("--job-name={name}")];
+        let options = ["sbatch", "--parsable", "--requeue", "-n1", "-o", "/dev/null", &format!("--job-name={name}")];
         world.user().run_with(&options, script.as_bytes()).ok().trim().to_owned()
     };
     let (first, second) = (submit("a"), submit("b"));
