@@ -19,14 +19,17 @@ fn steps_in_a_row_leave_nothing(release: Release) {
     // A hundred steps a job.
     let jobs = if release == Release::Bookworm { 5 } else { 1 };
     assert_eq!(world.srun(&[SMALL], &["echo", "first"]).ok(), "first\n");
-    let descriptors = || world.cluster.node("n1").shell("ls /proc/$(cat /run/slurmd.pid)/fd | wc -l").ok();
-    let before = descriptors();
+    let descriptors =
+        || world.cluster.node("n1").shell("ls /proc/$(cat /run/slurmd.pid)/fd | wc -l").ok().trim().parse::<usize>();
+    let before = descriptors().expect("a number");
     let script = "for i in $(seq 100); do srun --overlap -n1 --container-image=small true || echo step $i failed; done; echo done";
     for _ in 0..jobs {
         let said = Step(world.user().spawn(&["salloc", "-Q", "-n1", "bash", "-c", script])).end();
         assert_eq!(said.ok(), "done\n");
     }
-    assert_eq!(descriptors(), before, "slurmd's descriptors");
+    // Some come and go with its connections.
+    let after = descriptors().expect("a number");
+    assert!(after < before + 20, "slurmd has {after} descriptors and had {before}");
     world.assert_clean();
 }
 
