@@ -23,7 +23,7 @@ const CONTAINER: &str = "SLURM_CONTAINER";
 /// In `srun`, `sbatch` and `salloc`, before they read their options.
 pub fn forget_outer_container() {
     // SAFETY: these programs have one thread at this point: plugins are loaded before the options are read.
-    unsafe { std::env::remove_var(CONTAINER) };
+    unsafe { libc::unsetenv(c"SLURM_CONTAINER".as_ptr()) };
 }
 
 /// What the step's `--container` says, where the plugin is to serve it.
