@@ -83,7 +83,13 @@ fn a_node_and_a_step_are_chosen(release: Release) {
     rows.prints(&exec(&world, &["--job", &job, "--node", "n2"], &["cat", "/mark"]), "of n2\n");
     // A second step on one of the nodes only, found by its number.
     let options = ["--overlap", "--jobid", &job, "-N1", "-n1", "-w", "n2", FRAMEWORK, "--container-mount-home"];
-    let second = world.start(&options, &MARKED.replace("of $SLURMD_NODENAME", "second").replace("ready", "second"));
+    let second = world.start(
+        &options,
+        &MARKED
+            .replace("of $SLURMD_NODENAME", "second")
+            .replace("ready", "second")
+            .replace("tuser1/go", "tuser1/second.go"),
+    );
     world.wait_for("second.n2");
     let number = world.user().run(&["squeue", "-h", "-s", "-o", "%i %N"]).ok();
     let number = number.lines().find_map(|line| line.strip_suffix(" n2")).expect("the second step").to_owned();
@@ -91,9 +97,11 @@ fn a_node_and_a_step_are_chosen(release: Release) {
     rows.prints(&exec(&world, &["--job", &format!("{job}.0"), "--node", "n2"], &["cat", "/mark"]), "of n2\n");
     let said = exec(&world, &["--job", &number, "--node", "n1"], &["cat", "/mark"]);
     rows.fails(&said, 125, &["has no container on node n1", "berth ps --job"]);
+    // The job ends with its first step.
+    world.user().run(&["touch", "second.go"]).ok();
+    second.end().ok();
     world.user().run(&["touch", "go"]).ok();
     step.end().ok();
-    second.end().ok();
     world.user().shell("rm go ready.* second.*").ok();
     rows.end();
     world.assert_clean();
@@ -189,7 +197,7 @@ fn the_containers_of_a_job_are_listed(release: Release) {
     world.wait_for("ready.n2");
     let job = world.job();
     let options = ["--overlap", "--jobid", &job, "-N1", "-n1", "-w", "n2", FRAMEWORK, "--container-mount-home"];
-    let second = world.start(&options, &MARKED.replace("ready", "second"));
+    let second = world.start(&options, &MARKED.replace("ready", "second").replace("tuser1/go", "tuser1/second.go"));
     world.wait_for("second.n2");
     let said = world.user().run(&["berth", "--json", "ps", "--job", &job]);
     let listed: serde_json::Value = serde_json::from_str(&said.ok()).expect("JSON");
@@ -224,9 +232,11 @@ fn the_containers_of_a_job_are_listed(release: Release) {
     rows.prints(&world.user().run(&["berth", "-q", "ps", "--job", &job]), "one\none\n");
     let said = world.user().run(&["berth", "--json", "ps", "--job", &format!("{job}.0")]).ok();
     rows.holds(format!("of one step: {said}"), !said.contains(image) && said.contains("\"one\""));
+    // The job ends with its first step.
+    world.user().run(&["touch", "second.go"]).ok();
+    second.end().ok();
     world.user().run(&["touch", "go"]).ok();
     step.end().ok();
-    second.end().ok();
     world.user().shell("rm go ready.* second.*").ok();
     rows.end();
     world.forget_containers();
@@ -255,15 +265,17 @@ fn a_step_beside_others_joins_their_container(release: Release) {
     // What a step that joined leaves running is found by its own number.
     let third = world.start(
         &["--overlap", "--jobid", &job, "-N1", "-w", "n2", "--container-name=one"],
-        &MARKED.replace("ready", "third"),
+        &MARKED.replace("ready", "third").replace("tuser1/go", "tuser1/third.go"),
     );
     world.wait_for("third.n2");
     let number = world.user().run(&["squeue", "-h", "-s", "-o", "%i %N"]).ok();
     let number = number.lines().find_map(|line| line.strip_suffix(" n2")).expect("the third step").to_owned();
     rows.prints(&exec(&world, &["--job", &number], &["cat", "/mark"]), "of n2\n");
+    // The job ends with its first step.
+    world.user().run(&["touch", "third.go"]).ok();
+    third.end().ok();
     world.user().run(&["touch", "go"]).ok();
     step.end().ok();
-    third.end().ok();
     world.user().shell("rm go ready.* third.*").ok();
     rows.end();
     world.forget_containers();
