@@ -101,10 +101,22 @@ impl Request {
             Name::Writable | Name::Readonly => {
                 (&mut self.writable, option == Name::Writable, [Name::Writable, Name::Readonly])
             }
-            Name::EntrypointLog => return Ok(self.entrypoint_log = true),
-            Name::Stage => return Ok(self.stage = true),
-            Name::Slurm => return Ok(self.slurm = true),
-            _ => return Ok(self.verbose = true),
+            Name::EntrypointLog => {
+                self.entrypoint_log = true;
+                return Ok(());
+            }
+            Name::Stage => {
+                self.stage = true;
+                return Ok(());
+            }
+            Name::Slurm => {
+                self.slurm = true;
+                return Ok(());
+            }
+            _ => {
+                self.verbose = true;
+                return Ok(());
+            }
         };
         if *place == Some(!wanted) {
             let [one, other] = pair.map(|option| options::of(option).name);
