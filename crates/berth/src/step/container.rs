@@ -579,7 +579,7 @@ mod tests {
 
     #[test]
     fn a_filter_has_eight_bytes_an_instruction() {
-        assert_eq!(filter_bytes(false), []);
+        assert!(filter_bytes(false).is_empty());
         let bytes = filter_bytes(true);
         assert_eq!(bytes.len(), ownership_filter(true).len() * 8);
     }
