@@ -21,6 +21,7 @@ use crate::slurm::{self, Spank};
 const CONTAINER: &str = "SLURM_CONTAINER";
 
 /// In `srun`, `sbatch` and `salloc`, before they read their options.
+#[allow(clippy::disallowed_methods)] // It is the environment of Slurm's program, which reads it next.
 pub fn forget_outer_container() {
     // SAFETY: these programs have one thread at this point: plugins are loaded before the options are read.
     unsafe { libc::unsetenv(c"SLURM_CONTAINER".as_ptr()) };
