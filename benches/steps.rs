@@ -108,12 +108,12 @@ fn pyxis(command: &Path, rounds: usize) -> io::Result<Vec<Row>> {
 fn script(steps: &[(String, u32, String)], rounds: usize) -> String {
     let mut text = String::new();
     for (_, _, line) in steps {
-        text.push_str(&format!("{line} >/dev/null 2>&1\n"));
+        text.push_str(&format!("{line} </dev/null >/dev/null 2>&1\n"));
     }
     text.push_str(&format!("for round in $(seq {rounds}); do\n"));
     for (at, (_, _, line)) in steps.iter().enumerate() {
         text.push_str(&format!(
-            "a=${{EPOCHREALTIME/./}}; {line} >/dev/null 2>&1; code=$?; b=${{EPOCHREALTIME/./}}; echo {at} $((b - a)) $code\n"
+            "a=${{EPOCHREALTIME/./}}; {line} </dev/null >/dev/null 2>&1; code=$?; b=${{EPOCHREALTIME/./}}; echo {at} $((b - a)) $code\n"
         ));
     }
     text.push_str("done\n");
