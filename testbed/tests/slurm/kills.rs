@@ -211,7 +211,7 @@ fn a_fetch_and_an_entrypoint_end_when_they_are_told_to(release: Release) {
 }
 
 /// Whether a step that was ended before its tasks ran gave a code. 24.11 lets the tasks know only when `srun` has given up
-/// waiting for them, which that takes for no failure, with or without the plugin; it does say so.
+/// waiting for them, which that takes for no failure; it does say so. Without the plugin this was not looked at.
 pub fn failed(release: Release, said: &testbed::process::Output) -> bool {
     said.code() != 0 || release == Release::Trixie && said.stderr.contains("Timed out waiting for job step to complete")
 }
