@@ -154,7 +154,8 @@ fn a_node_that_is_lost_during_the_fetch_ends_the_step(release: Release) {
     let said = step.end();
     registry.calm();
     world.cluster.start_daemon("n1");
-    root.run(&["scontrol", "update", "NodeName=n1", "State=RESUME"]).ok();
+    // A slurmd that registers anew may have brought it back by itself: then there is nothing to resume, which is an error.
+    let _ = root.run(&["scontrol", "update", "NodeName=n1", "State=RESUME"]);
     assert!(said.code() != 0, "{}", report(&said));
     assert!(said.stderr.contains("error: "), "{}", report(&said));
     world.cluster.wait_until("both nodes are idle", || {

@@ -120,8 +120,9 @@ fn many_tasks_and_nodes_run(release: Release) {
 fn tasks_are_in_the_steps_control_groups(release: Release) {
     let world = World::new(release);
     let plain = world.srun(&[], &["cat", "/proc/self/cgroup"]).ok();
-    let step = world.start(&["-n2", SMALL, "--container-mount-home"], HOLD);
-    world.wait_for("ready");
+    let step = world.start(&["-n2", SMALL, "--container-mount-home"], &format!("echo >ready.$SLURM_PROCID; {HOLD}"));
+    world.wait_for("ready.0");
+    world.wait_for("ready.1");
     let job = world.job();
     // As the node sees them, whatever they see of themselves.
     let all = "for pid in $(pgrep -u tuser1 -x 'sh|sleep'); do grep -E 'freezer|memory' /proc/$pid/cgroup | sed \"s/^/$pid /\"; done";
