@@ -19,6 +19,7 @@
 
 mod oci;
 mod options;
+mod prolog;
 mod site;
 mod slurm;
 mod step;

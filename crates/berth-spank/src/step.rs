@@ -22,6 +22,7 @@ use berth_slurm::settings::{Scope, Settings};
 
 use crate::Outcome;
 use crate::oci;
+use crate::prolog;
 use crate::site;
 use crate::slurm::{Item, Spank, split_variable};
 
@@ -150,6 +151,7 @@ impl Step {
                     return Err("berth: `berth step` sent no way into the container".to_owned());
                 };
                 let way = read_way(way)?;
+                prolog::prepare();
                 join(&process, &way)?;
                 // From here on all is as for any other task.
                 die_with_parent(before);

@@ -14,7 +14,7 @@ on_each_release!("inside_node" with registry:
     shared_memory_is_the_nodes,
     the_folder_for_temporary_files_is_the_jobs,
     a_folder_that_a_prolog_makes_is_there,
-    a_task_prolog_of_the_site_runs_where_slurm_lets_it,
+    task_prologs_run_in_the_container,
     the_users_groups_are_kept,
     the_language_is_kept_where_the_image_has_it,
     the_time_zone_is_the_nodes,
@@ -73,14 +73,22 @@ fn a_folder_that_a_prolog_makes_is_there(release: Release) {
     world.assert_clean();
 }
 
-fn a_task_prolog_of_the_site_runs_where_slurm_lets_it(release: Release) {
+fn task_prologs_run_in_the_container(release: Release) {
     let options = Options { slurm_conf: "TaskProlog=/opt/site/task-prolog\n".to_owned(), ..Options::default() };
     let options = options.file("/opt/site/task-prolog", "#!/bin/sh\necho export FROM_SITE=yes\necho print hello\n");
     let world = World::with(release, options.plugin(""));
-    let said = world.shell(&[SMALL], "echo $FROM_SITE");
-    // A limit of today: with Slurm 24.11 the task ends, probably as Slurm starts it by slurmstepd's own file, which is outside.
-    let expected = if release == Release::Trixie { (127, "") } else { (0, "hello\nyes\n") };
-    assert_eq!((said.code(), said.stdout.as_str()), expected, "{}", report(&said));
+    let mut rows = Rows::default();
+    rows.prints(&world.shell(&[SMALL], "echo $FROM_SITE"), "hello\nyes\n");
+    let two = world.shell(&["-n2", "--container-image=debian:12"], "echo $FROM_SITE");
+    let count = |word: &str| two.stdout.lines().filter(|line| *line == word).count();
+    rows.same("both of two tasks", (count("hello"), count("yes")), (2, 2));
+    // And one of the person's own, from the container; its descriptors are nobody's when the command runs.
+    let own = "#!/bin/sh\necho export ALSO=mine\n";
+    world.user().shell(&format!("printf '{own}' >own && chmod 755 own")).ok();
+    let line = "echo $FROM_SITE $ALSO; ls -l /proc/self/fd | grep -c task-prolog";
+    let said = world.shell(&["--task-prolog=/home/tuser1/own", SMALL, "--container-mount-home"], line);
+    rows.holds(report(&said), said.stdout == "hello\nyes mine\n0\n");
+    rows.end();
     world.assert_clean();
 }
 
