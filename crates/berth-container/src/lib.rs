@@ -13,6 +13,7 @@ pub mod error;
 pub mod etc;
 pub mod fake;
 pub mod launch;
+mod mountinfo;
 pub mod oci;
 pub mod runtime;
 pub mod seccomp;

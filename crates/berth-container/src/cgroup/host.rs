@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::mountinfo::unescape;
 
 /// More than any list of mounts or groups has.
 const MAX_FILE: u64 = 16 << 20;
@@ -148,31 +149,6 @@ fn below(group: &Path, root: &Path) -> Option<PathBuf> {
     let relative = group.strip_prefix(root).ok()?;
     // A group outside the own cgroup namespace is shown with `..`.
     relative.components().all(|part| matches!(part, Component::Normal(_))).then(|| relative.to_owned())
-}
-
-/// Octal escapes of `/proc/self/mountinfo`.
-fn unescape(field: &str) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    let bytes = field.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let code = bytes.get(at + 1..at + 4).and_then(|digits| {
-            let digits = std::str::from_utf8(digits).ok()?;
-            u8::from_str_radix(digits, 8).ok()
-        });
-        match code {
-            Some(code) if bytes[at] == b'\\' => {
-                plain.push(code);
-                at += 4;
-            }
-            _ => {
-                plain.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(plain))
 }
 
 /// Where in each hierarchy the group of a container is to be.

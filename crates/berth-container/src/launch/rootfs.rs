@@ -31,6 +31,7 @@ use super::mount_points::MountPoint;
 use super::sys::{self, MountAttr, attr};
 use crate::bundle::{GeneratedFile, Rootfs, Upper};
 use crate::error::{Error, Result};
+use crate::mountinfo;
 use crate::oci::Spec;
 
 /// Directories of which every machine has at least one; the first that is there is the stage.
@@ -349,25 +350,52 @@ fn hide_kernel_mounts(root: BorrowedFd<'_>) -> Result<()> {
     let inside = rustix::fs::readlink(format!("/proc/self/fd/{}", root.as_raw_fd()), Vec::new())
         .map_err(|e| failed(e.into()))?;
     let inside = Path::new(OsStr::from_bytes(inside.to_bytes()));
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(failed)?;
-    for line in mounts.lines().rev() {
-        let Some((front, back)) = line.split_once(" - ") else { continue };
-        let Some(point) = front.split(' ').nth(4).map(Path::new) else { continue };
-        let kind = back.split(' ').next().unwrap_or_default();
-        // A path with an escaped blank is no place of the system's.
-        if !matches!(kind, "proc" | "sysfs") || point.starts_with(inside) {
-            continue;
-        }
-        match unmount(point, UnmountFlags::DETACH) {
-            Ok(()) => {}
+    // What was mounted last is on top.
+    for mount in kernel_mounts(inside).map_err(failed)?.iter().rev() {
+        let point = mount.point.as_path();
+        let result = match unmount(point, UnmountFlags::DETACH) {
             // It belongs to another user namespace and cannot be taken off: it is covered.
             Err(Errno::INVAL | Errno::PERM) => {
-                mount(c"tmpfs", point, c"tmpfs", MountFlags::RDONLY, None).map_err(|e| failed(e.into()))?;
+                rustix::mount::mount(c"tmpfs", point, c"tmpfs", MountFlags::RDONLY, None)
+            }
+            other => other,
+        };
+        match result {
+            Ok(()) => {}
+            // The host took the mount's directory away meanwhile, and with it the mount; or it lies under another one, where
+            // it would count all the same.
+            Err(Errno::NOENT | Errno::NOTDIR) => {
+                if kernel_mounts(inside).map_err(failed)?.iter().any(|left| left.id == mount.id) {
+                    return Err(failed(Errno::NOENT.into()));
+                }
             }
             Err(error) => return Err(failed(error.into())),
         }
     }
     Ok(())
+}
+
+/// A mount of the kernel's own file systems.
+struct KernelMount {
+    id: String,
+    point: PathBuf,
+}
+
+/// All of procfs and sysfs in this namespace that are not below `inside`.
+fn kernel_mounts(inside: &Path) -> io::Result<Vec<KernelMount>> {
+    let mut found = Vec::new();
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    for line in String::from_utf8_lossy(&table).lines() {
+        let Some((front, back)) = line.split_once(" - ") else { continue };
+        let mut fields = front.split(' ');
+        let (Some(id), Some(point)) = (fields.next(), fields.nth(3)) else { continue };
+        let point = mountinfo::unescape(point);
+        let kind = back.split(' ').next().unwrap_or_default();
+        if matches!(kind, "proc" | "sysfs") && !point.starts_with(inside) {
+            found.push(KernelMount { id: id.to_owned(), point });
+        }
+    }
+    Ok(found)
 }
 
 /// An overlay on its stage, ready to be mounted.

@@ -333,6 +333,12 @@ pub(super) fn explain(e: &ureq::Error, registry: &str, stall: Duration) -> (Stri
                 "if it is meant to speak plain http, give --insecure, or set `insecure` for {registry} in registries.conf"
             )),
         ),
+        // The system's resolver, in the words of Rust's library. One that has no answer now may have one soon.
+        ureq::Error::Io(_) if text.contains("failed to lookup address information") => {
+            let again = text.contains("Temporary failure");
+            let known = if again { "cannot be looked up now" } else { "is not known" };
+            (format!("the host name `{registry}` {known}"), again, network())
+        }
         ureq::Error::Io(io) => (describe_io(io), true, network()),
         ureq::Error::Rustls(_) => (
             format!("TLS failed: {}", printable(&text)),
