@@ -82,6 +82,9 @@ fn variables_stand_for_options(release: Release) {
         &world.user().env("SLURM_CONTAINER_IMAGE", "small").run(&["srun", "ls", "/bin/busybox"]),
         "/bin/busybox\n",
     );
+    // One for the job alone: some releases then ask the node for the person's environment.
+    let said = world.batch(&["--export=ALL,ASKED=yes"], "#!/bin/sh\nsrun --container-image=small sh -c 'echo $ASKED'\n");
+    rows.holds(format!("a variable for the job: {said}"), said.ends_with("yes\n"));
     // In a script, for its steps, and for the script itself.
     let script = "#!/bin/sh\nexport PYXIS_CONTAINER_IMAGE=nvcr.io#nvidia/pytorch:21.12-py3\nsrun pwd\nsrun --container-image=small --container-workdir=/bin pwd\n";
     rows.same("steps of a script", world.batch(&[], script), "/workspace\n/bin\n".to_owned());
