@@ -317,7 +317,8 @@ fn write_files(plan: &Plan, root: &Path, cgroups: bool) -> io::Result<()> {
     // slurmd asks for a user's environment by su(1), whose rules come with a script of a package.
     fs::create_dir_all(at("etc/pam.d"))?;
     for program in ["su", "su-l", "other"] {
-        let rules = ["auth", "account", "password", "session"].map(|kind| format!("{kind} required pam_permit.so\n")).concat();
+        let rules =
+            ["auth", "account", "password", "session"].map(|kind| format!("{kind} required pam_permit.so\n")).concat();
         fs::write(at("etc/pam.d").join(program), rules)?;
     }
     let mut key = vec![0; 128];

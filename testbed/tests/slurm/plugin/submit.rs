@@ -83,7 +83,8 @@ fn variables_stand_for_options(release: Release) {
         "/bin/busybox\n",
     );
     // One for the job alone: some releases then ask the node for the person's environment.
-    let said = world.batch(&["--export=ALL,ASKED=yes"], "#!/bin/sh\nsrun --container-image=small sh -c 'echo $ASKED'\n");
+    let said =
+        world.batch(&["--export=ALL,ASKED=yes"], "#!/bin/sh\nsrun --container-image=small sh -c 'echo $ASKED'\n");
     rows.holds(format!("a variable for the job: {said}"), said.ends_with("yes\n"));
     // In a script, for its steps, and for the script itself.
     let script = "#!/bin/sh\nexport PYXIS_CONTAINER_IMAGE=nvcr.io#nvidia/pytorch:21.12-py3\nsrun pwd\nsrun --container-image=small --container-workdir=/bin pwd\n";
