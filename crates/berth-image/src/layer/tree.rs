@@ -10,16 +10,22 @@ use std::io::{BufRead, BufWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::file::{Present, gid, hash_zeros, present, pwrite_all, real_path, times, uid, write_all};
+use super::file::{Present, gid, hash_zeros, pwrite_all, real_path, times, uid, write_all};
 use super::index::{self, Detail, printable};
-use super::path::{join, normalise, resolve_lexically, split};
-use super::tar::{Entry, Kind, Reader, TarError};
+use super::path::{join, normalise, split};
+use super::tar::{Entry, Kind, Reader};
 use super::whiteout::{self, Marker};
 use crate::error::{Error, Result};
+
+mod closing;
+mod errors;
+mod places;
+
+use closing::Deferred;
 
 /// How a tree is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +43,6 @@ pub struct Policy {
     pub bytes: u64,
 }
 
-/// Bytes of directory paths that are kept until the end of a layer; more is an attack, not an image.
-const MAX_DEFERRED: usize = 512 << 20;
 /// Notes kept of one layer; the rest is counted.
 const MAX_NOTES: usize = 20;
 
@@ -75,14 +79,6 @@ pub struct TreeWriter<'a> {
     index: index::Writer<BufWriter<File>>,
     written: Written,
     dropped_notes: u64,
-}
-
-#[derive(Debug)]
-struct Deferred {
-    path: Vec<u8>,
-    mode: u32,
-    owner: (u64, u64),
-    mtime: Option<(i64, u32)>,
 }
 
 impl<'a> TreeWriter<'a> {
@@ -159,30 +155,6 @@ impl<'a> TreeWriter<'a> {
             Kind::Fifo => self.fifo(path, reader.entry()),
             Kind::CharDevice | Kind::BlockDevice => self.device(path, reader.entry()),
         }
-    }
-
-    /// Replaces the directory of `path` by where it really is, if a link of the layer stands in it, so that the index
-    /// names everything by the one place where it is.
-    fn resolve_links(&mut self, path: &mut Vec<u8>) -> Result<()> {
-        if !self.has_links {
-            return Ok(());
-        }
-        let (directory, name) = split(path);
-        let known = self.parent.as_ref().is_some_and(|(known, _)| known == directory);
-        if directory.is_empty() || known {
-            return Ok(());
-        }
-        self.parent(directory)?;
-        let Some((_, fd)) = &self.parent else { return Ok(()) };
-        let real = real_path(fd).map_err(|e| self.io("find the path of", directory, e))?;
-        let inside = real.strip_prefix(self.real_root.as_slice()).map(|rest| rest.strip_prefix(b"/").unwrap_or(rest));
-        let Some(inside) = inside else { return Err(self.bad(path, "a path that leads out of the tree")) };
-        if inside != directory {
-            *path = join(inside, name);
-            // The cache must not take the link for the directory the next time.
-            self.parent = None;
-        }
-        Ok(())
     }
 
     fn root_entry(&mut self, entry: &Entry) -> Result<()> {
@@ -467,122 +439,6 @@ impl<'a> TreeWriter<'a> {
         self.io("mark as deleted", path, error)
     }
 
-    /// The directory `path`, made where the archive has no entry for it.
-    fn parent(&mut self, path: &[u8]) -> Result<BorrowedFd<'_>> {
-        let known = self.parent.as_ref().is_some_and(|(known, _)| known == path);
-        if !known {
-            let fd = match self.open_path(path) {
-                Ok(fd) => fd,
-                Err(Errno::NOENT | Errno::NOTDIR) => self.make_directories(path, 0)?,
-                Err(Errno::LOOP) => return Err(self.bad(path, "symbolic links that go round in a circle")),
-                Err(error) => return Err(self.io("open", path, error)),
-            };
-            let mut cached = self.parent.take().map(|(path, _)| path).unwrap_or_default();
-            cached.clear();
-            cached.extend_from_slice(path);
-            self.parent = Some((cached, fd));
-        }
-        match &self.parent {
-            Some((_, fd)) => Ok(fd.as_fd()),
-            None => Ok(self.root.as_fd()),
-        }
-    }
-
-    /// Opens a directory for reference only. Links are followed as a process in the container would, by the kernel and
-    /// inside the tree.
-    fn open_path(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
-        let path = if path.is_empty() { b"." } else { path };
-        crate::inside::open(
-            &self.root,
-            path,
-            OFlags::PATH | OFlags::DIRECTORY,
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        )
-    }
-
-    fn open_directory(&self, path: &[u8]) -> Result<OwnedFd> {
-        let relative: &[u8] = if path.is_empty() { b"." } else { path };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        crate::inside::open(&self.root, relative, flags, resolve).map_err(|e| self.io("open", path, e))
-    }
-
-    /// Makes the directories of `path` that the archive did not mention, also where a link of the layer leads to a
-    /// directory that only a lower layer has.
-    fn make_directories(&mut self, path: &[u8], depth: u32) -> Result<OwnedFd> {
-        if depth > 40 {
-            return Err(self.bad(path, "symbolic links that go round in a circle"));
-        }
-        let mut reached = self.root.try_clone().map_err(|e| Error::io("open", &self.path, e))?;
-        let mut end = 0;
-        for name in path.split(|&b| b == b'/').filter(|name| !name.is_empty()) {
-            let start = if end == 0 { 0 } else { end + 1 };
-            end = start + name.len();
-            let prefix = &path[..end];
-            reached = match self.open_path(prefix) {
-                Ok(fd) => fd,
-                Err(Errno::NOENT | Errno::NOTDIR) => self.make_directory(&reached, prefix, name, depth)?,
-                Err(error) => return Err(self.io("open", prefix, error)),
-            };
-        }
-        Ok(reached)
-    }
-
-    fn make_directory(&mut self, parent: &OwnedFd, path: &[u8], name: &[u8], depth: u32) -> Result<OwnedFd> {
-        match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) => {
-                self.index.directory(path, false).map_err(|e| self.index_error(e))?;
-                self.defer(path, 0o755, (0, 0), None)?;
-            }
-            Err(Errno::EXIST) => match present(parent.as_fd(), name).map_err(|e| self.io("look at", path, e))? {
-                Some(Present::Whiteout) => {
-                    rustix::fs::unlinkat(parent, name, AtFlags::empty()).map_err(|e| self.io("remove", path, e))?;
-                    rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))
-                        .map_err(|e| self.io("create", path, e))?;
-                    self.index.directory(path, false).map_err(|e| self.index_error(e))?;
-                    self.opaque(path)?;
-                }
-                Some(Present::Symlink) => {
-                    let target = rustix::fs::readlinkat(parent, name, Vec::new())
-                        .map_err(|e| self.io("read the link", path, e))?;
-                    let through = resolve_lexically(split(path).0, target.as_bytes());
-                    self.make_directories(&through, depth + 1)?;
-                }
-                _ => return Err(self.bad(path, "a file stands where a directory must be")),
-            },
-            Err(error) => return Err(self.io("create", path, error)),
-        }
-        self.open_path(path).map_err(|e| match e {
-            Errno::LOOP => self.bad(path, "symbolic links that go round in a circle"),
-            Errno::NOTDIR => self.bad(path, "a file stands where a directory must be"),
-            other => self.io("open", path, other),
-        })
-    }
-
-    fn kind_of(&mut self, directory: &[u8], name: &[u8]) -> Result<Option<Present>> {
-        let parent = self.parent(directory)?;
-        present(parent, name).map_err(|e| self.io("look at", &join(directory, name), e))
-    }
-
-    /// Removes what an earlier entry of this layer made.
-    fn remove(&mut self, directory: &[u8], name: &[u8]) -> Result<()> {
-        let path = join(directory, name);
-        let is_directory = self.kind_of(directory, name)? == Some(Present::Directory);
-        let parent = self.parent(directory)?;
-        let removed = if is_directory {
-            crate::store::remove::tree_at(parent, name)
-        } else {
-            rustix::fs::unlinkat(parent, name, AtFlags::empty()).map_err(Into::into)
-        };
-        removed.map_err(|e| Error::Io { action: "replace", path: self.shown(&path), source: e })?;
-        if is_directory {
-            // The cached parent may have been inside.
-            self.parent = None;
-            self.index.removed(&path).map_err(|e| self.index_error(e))?;
-        }
-        Ok(())
-    }
-
     fn set_xattrs(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -627,56 +483,6 @@ impl<'a> TreeWriter<'a> {
         if self.policy.keep_setid { mode } else { mode & !0o6000 }
     }
 
-    fn defer(&mut self, path: &[u8], mode: u32, owner: (u64, u64), mtime: Option<(i64, u32)>) -> Result<()> {
-        self.deferred_bytes += path.len() + std::mem::size_of::<Deferred>();
-        if self.deferred_bytes > MAX_DEFERRED {
-            return Err(self.too_large("it has too many directories".to_owned()));
-        }
-        self.deferred.push(Deferred { path: path.to_vec(), mode, owner, mtime });
-        Ok(())
-    }
-
-    /// Gives directories their modes and times, innermost first, and closes the index.
-    fn finish(mut self) -> Result<Written> {
-        // Stable: of two entries for one path the later stays behind.
-        self.deferred.sort_by(|a, b| b.path.cmp(&a.path));
-        let deferred = std::mem::take(&mut self.deferred);
-        let mut iterator = deferred.iter().peekable();
-        while let Some(directory) = iterator.next() {
-            if iterator.peek().is_some_and(|next| next.path == directory.path) {
-                continue;
-            }
-            self.finish_directory(directory)?;
-        }
-        if self.dropped_notes > 0 {
-            self.written.notes.push(format!("and {} more of the kind", self.dropped_notes));
-        }
-        let error_path = self.path.with_file_name("index");
-        self.index.finish().map_err(|e| Error::io("write", error_path, e))?;
-        Ok(self.written)
-    }
-
-    fn finish_directory(&self, directory: &Deferred) -> Result<()> {
-        let path: &[u8] = if directory.path.is_empty() { b"." } else { &directory.path };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        // Without links: a directory that a later entry replaced by a link keeps nothing to set.
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let fd = match crate::inside::open(&self.root, path, flags, resolve) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
-            Err(error) => return Err(self.io("open", path, error)),
-        };
-        if self.policy.own && directory.owner != (0, 0) {
-            let _ = rustix::fs::fchown(&fd, uid(directory.owner.0), gid(directory.owner.1));
-        }
-        let mode = Mode::from_raw_mode(self.mode(directory.mode));
-        rustix::fs::fchmod(&fd, mode).map_err(|e| self.io("set the mode of", path, e))?;
-        if let Some(mtime) = directory.mtime {
-            rustix::fs::futimens(&fd, &times(mtime)).map_err(|e| self.io("set the time of", path, e))?;
-        }
-        Ok(())
-    }
-
     fn record(&mut self, path: &[u8], entry: &Entry, detail: &Detail<'_>) -> Result<()> {
         self.index.entry(path, entry, detail).map_err(|e| self.index_error(e))
     }
@@ -686,40 +492,6 @@ impl<'a> TreeWriter<'a> {
             self.written.notes.push(text());
         } else {
             self.dropped_notes += 1;
-        }
-    }
-
-    fn shown(&self, path: &[u8]) -> PathBuf {
-        self.path.join(printable(path))
-    }
-
-    fn io(&self, action: &'static str, path: &[u8], error: Errno) -> Error {
-        match error {
-            Errno::NAMETOOLONG => self.bad(path, "a name that is longer than this file system allows"),
-            error => Error::io(action, self.shown(path), error),
-        }
-    }
-
-    fn index_error(&self, error: std::io::Error) -> Error {
-        Error::io("write", self.path.with_file_name("index"), error)
-    }
-
-    fn bad(&self, path: &[u8], reason: &str) -> Error {
-        Error::BadLayer { layer: self.layer.to_owned(), entry: Some(printable(path)), reason: reason.to_owned() }
-    }
-
-    fn too_large(&self, reason: String) -> Error {
-        Error::TooLarge { what: format!("layer {}", self.layer), reason }
-    }
-
-    fn tar_error(&self, error: TarError, path: Option<&[u8]>) -> Error {
-        match error {
-            TarError::Limit { .. } => self.too_large(error.to_string()),
-            // Kept as it is: the pipe's end tells apart who failed first.
-            TarError::Io(source) => Error::Io { action: "read", path: PathBuf::from(self.layer), source },
-            other => {
-                Error::BadLayer { layer: self.layer.to_owned(), entry: path.map(printable), reason: other.to_string() }
-            }
         }
     }
 }
