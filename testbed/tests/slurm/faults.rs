@@ -33,7 +33,7 @@ const WRONG: [(&[&str], &str); 29] = [
         "image not found: manifest `nope` of docker.io/library/small",
     ),
     (&["--container-image=registry.test:5000#small"], "nothing listens there (connection refused)"),
-    (&["--container-image=nohost.invalid/x"], "failed to lookup address information"),
+    (&["--container-image=nohost.invalid/x"], "the host name `nohost.invalid` is not known"),
     (&["--container-image=a b;$(touch x)%s'\""], "invalid image reference `a b;$(touch x)%s"),
     (&["--container-image=small\n'x'"], "character 6 is the control character \\n"),
     (&["--container-image=/no/such.sqsh"], "cannot open the image /no/such.sqsh: No such file or directory"),
