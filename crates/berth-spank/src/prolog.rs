@@ -64,7 +64,8 @@ fn executable(content: &[u8]) -> io::Result<OwnedFd> {
 /// `setpgid(0, 0); execve(argv[2], &argv[3], envp); _exit(127)`: that, behind the two headers that the kernel wants of a
 /// program. Other processors have none yet.
 #[cfg(target_arch = "x86_64")]
-const PROGRAM: Option<&[u8]> = Some(b"\
+const PROGRAM: Option<&[u8]> = Some(
+    b"\
     \x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\
     \x02\0\x3e\0\x01\0\0\0\
     \x78\0\x40\0\0\0\0\0\
@@ -83,7 +84,8 @@ const PROGRAM: Option<&[u8]> = Some(b"\
     \x48\x8d\x54\xc4\x10\
     \xb8\x3b\0\0\0\x0f\x05\
     \xbf\x7f\0\0\0\
-    \xb8\x3c\0\0\0\x0f\x05");
+    \xb8\x3c\0\0\0\x0f\x05",
+);
 #[cfg(not(target_arch = "x86_64"))]
 const PROGRAM: Option<&[u8]> = None;
 
