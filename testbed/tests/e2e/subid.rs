@@ -2,7 +2,7 @@
 //! out of them. Everything happens in an /etc of the test's own.
 
 mod schemes;
-mod world;
+pub mod world;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -14,7 +14,6 @@ use testbed::user::User;
 
 /// Two fresh users, and files of accounts that are the test's own.
 pub struct World {
-    // Goes first: the fixture's folder is removed after it.
     _etc: Cover,
     pub fixture: Fixture,
     pub alice: User,
@@ -25,7 +24,7 @@ impl World {
     /// Neither user has an entry, and the tools read the files.
     pub fn new() -> World {
         let mut fixture = Fixture::new();
-        let etc = Cover::over("/etc", &fixture.path(""));
+        let etc = Cover::over("/etc");
         // Other tests have an /etc of their own, but the processes of all are in one place: a uid of each.
         let uid = 10_000 + std::process::id() % 10_000 * 2;
         let user = |tag: &str, uid: u32| {
