@@ -138,12 +138,10 @@ pub fn plugins(host: &Host, notes: &mut Notes) {
     }
     let is_berth = |object: &str| object.ends_with("spank_berth.so");
     for plugin in &stack.plugins {
-        let dirs =
-            site.value("PluginDir").unwrap_or("/usr/lib64/slurm:/usr/lib/slurm:/usr/lib/x86_64-linux-gnu/slurm-wlm");
         let object = if plugin.object.starts_with('/') {
             Some(plugin.object.clone()).filter(|path| host.exists(path))
         } else {
-            dirs.split(':').map(|dir| format!("{dir}/{}", plugin.object)).find(|path| host.exists(path))
+            site.plugin_dirs().map(|dir| format!("{dir}/{}", plugin.object)).find(|path| host.exists(path))
         };
         match object {
             None => {

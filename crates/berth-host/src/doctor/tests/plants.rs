@@ -84,6 +84,11 @@ pub const PLANTS: &[Plant] = &[
     found("subid-account", |w| w.append("/etc/passwd", "dave:x:100005:100::/home/dave:/bin/sh")),
     found("subid-wraps", |w| w.append("/etc/subuid", "carol:4294960000:65536")),
     found("subid-malformed", |w| w.append("/etc/subuid", "carol;1")),
+    found("subid-sequential", |w| {
+        for file in ["/etc/subuid", "/etc/subgid"] {
+            w.write(file, "alice:65536:65536\nbob:131072:65536\n");
+        }
+    }),
     found("subid-small", |w| w.append("/etc/subuid", "carol:300000:10")),
     mended("subid-open", |w| w.mode("/etc/subuid", 0o666)),
     found("subid-fails", |w| w.breaks(Attempt::ManyIds, "newuidmap: write to uid_map failed")),
@@ -192,6 +197,13 @@ pub const PLANTS: &[Plant] = &[
     mended("script-open", |w| w.mode("/etc/slurm/prolog.sh", 0o777)),
     found("gres-missing", |w| w.remove("/etc/slurm/gres.conf")),
     found("gres-device", |w| w.remove("/dev/nvidia1")),
+    found("gres-device", |w| {
+        w.write(
+            "/etc/slurm/gres.conf",
+            "NodeName=n[1,3] Name=gpu File=/dev/nvidia7\nNodeName=n2 Name=gpu File=/dev/x\n",
+        )
+    }),
+    found("gres-autodetect", |w| w.write("/etc/slurm/gres.conf", "AutoDetect=nvml\n")),
     found("slurm-cgroup-plugin", |w| {
         w.remove("/sys/fs/cgroup/cgroup.controllers");
         w.remove("/usr/bin/podman");
