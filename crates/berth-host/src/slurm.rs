@@ -70,6 +70,11 @@ impl Site {
         self.conf.iter().rev().find(|entry| entry.key.eq_ignore_ascii_case(key)).map(|entry| entry.value.as_str())
     }
 
+    /// The file of the plugin stack.
+    pub fn plugin_stack(&self) -> String {
+        self.value("PlugStackConfig").map_or_else(|| self.file("plugstack.conf"), str::to_owned)
+    }
+
     /// Folders with Slurm's own plugins.
     pub fn plugin_dirs(&self) -> impl Iterator<Item = &str> {
         let usual =

@@ -66,6 +66,18 @@ pub fn settings(host: &Host, notes: &mut Notes) {
         }
         _ => {}
     }
+    for (kind, what) in
+        [("mnt", "mount"), ("pid", "process id"), ("net", "network"), ("ipc", "IPC"), ("uts", "host name")]
+    {
+        let key = format!("user.max_{kind}_namespaces");
+        let limit = sysctl(host, &key).and_then(|text| text.parse::<u64>().ok());
+        if let Some(limit) = limit.filter(|&limit| limit < FEW) {
+            notes
+                .fault("namespaces-few", format!("each user may have only {limit} {what} namespaces ({key})"))
+                .breaks("containers beyond that number: \"No space left on device\"")
+                .mend(format!("echo '{key} = {ENOUGH}' >>/etc/sysctl.d/60-berth.conf && sysctl --system"));
+        }
+    }
     if sysctl(host, "kernel.unprivileged_userns_clone").as_deref() == Some("0") {
         notes
             .fault("userns-clone", "ordinary users may not make user namespaces: kernel.unprivileged_userns_clone = 0")
@@ -142,10 +154,10 @@ pub fn devices(host: &Host, notes: &mut Notes) {
                 .fix(Fix::Mode { path: "/dev/fuse".to_owned(), mode: 0o666 });
         }
         Some(_) => match host.tries.attempt(Attempt::Fuse, &host.path("/dev/fuse")) {
-            Ok(()) => notes.fine("/dev/fuse opens"),
+            Ok(()) => notes.fine("a FUSE file system was mounted in a user namespace"),
             Err(reason) => {
                 notes
-                    .advice("fuse-fails", format!("/dev/fuse cannot be opened: {reason}"))
+                    .advice("fuse-fails", format!("/dev/fuse is of no use to users: {reason}"))
                     .breaks(breaks)
                     .mend("modprobe fuse; grep -s devices /proc/self/cgroup    # a device rule may forbid it");
             }

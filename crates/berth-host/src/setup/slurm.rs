@@ -71,7 +71,7 @@ pub fn slurm(host: &Host, wishes: &Wishes) -> Result<Plan, Error> {
 
 /// berth's plugin in the stack; gives whether it is in it then.
 fn stack(host: &Host, site: &Site, wishes: &Wishes, plan: &mut Plan) -> bool {
-    let path = site.value("PlugStackConfig").map_or_else(|| site.file("plugstack.conf"), str::to_owned);
+    let path = site.plugin_stack();
     let usual = || PLACES.iter().map(|dir| format!("{dir}/{PLUGIN}")).find(|path| host.exists(path));
     let Some(plugin) = wishes.plugin.clone().or_else(usual) else {
         plan.notes.push(format!(

@@ -9,10 +9,10 @@ use berth_host::subid::check::{check, unknown_owners};
 use berth_host::subid::exchange::Document;
 use berth_host::subid::files::{Conflict, Files, Wanted, merge, replace};
 use berth_host::subid::past::inherited;
-use berth_host::subid::plan::{Plan, plan, propose, room};
+use berth_host::subid::plan::{Plan, Room, plan, propose, room};
 use berth_host::subid::rule::SITE_FILE;
 use berth_host::subid::users::{Accounts, Index, Source, User, text_of};
-use berth_host::subid::{Rule, last, nsswitch};
+use berth_host::subid::{Range, Rule, last, nsswitch};
 use serde_json::json;
 
 use crate::command_error::CommandError;
@@ -208,20 +208,37 @@ fn print_proposal(from: &From) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A site has many users: rows are not copied into a tree of values before they are printed.
+#[derive(serde::Serialize)]
+struct Planned<'a> {
+    ranges: Vec<Row<'a>>,
+    refused: Vec<serde_json::Value>,
+    room: Room,
+}
+
+#[derive(serde::Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    uid: u32,
+    first: u32,
+    last: u32,
+    count: u32,
+}
+
+impl<'a> Row<'a> {
+    fn of(user: &'a User, range: Range) -> Row<'a> {
+        Row { name: &user.name, uid: user.uid, first: range.first, last: last(range), count: range.count }
+    }
+}
+
 fn print_plan(from: &From, context: &Context) -> Result<ExitCode, CommandError> {
     let (rule, accounts) = (from.rule.load()?, from.accounts()?);
     let plan = plan(&rule, &accounts.users);
     if context.json() {
-        let range = |planned: &berth_host::subid::Planned<'_>| {
-            json!({ "name": planned.user.name, "uid": planned.user.uid, "first": planned.range.first,
-                "last": last(planned.range), "count": planned.range.count })
-        };
+        let ranges = plan.ranges.iter().map(|planned| Row::of(planned.user, planned.range)).collect();
         let refused = |(user, reason): &(&User, berth_host::subid::Refused)| json!({ "name": user.name, "uid": user.uid, "reason": reason.to_string() });
-        output::json(&json!({
-            "ranges": plan.ranges.iter().map(range).collect::<Vec<_>>(),
-            "refused": plan.refused.iter().map(refused).collect::<Vec<_>>(),
-            "room": room(&rule),
-        }))?;
+        let refused = plan.refused.iter().map(refused).collect();
+        output::json(&Planned { ranges, refused, room: room(&rule) })?;
     } else {
         let line = |planned: &berth_host::subid::Planned<'_>| {
             format!("{}:{}:{}", planned.user.name, planned.range.first, planned.range.count)
