@@ -31,7 +31,7 @@ pub fn check(host: &Host, notes: &mut Notes) {
         Err(reason) => {
             notes
                 .fault("plugin-setting", format!("line {} of {}: {reason}", plugin.line, plugin.file))
-                .breaks("every job and step: the plugin refuses its settings, and goes on with none")
+                .breaks("the plugin, which refuses to be loaded; where it is required, slurmd and every command of Slurm, too")
                 .mend(format!("sed -n {}p {}    # docs/slurm.md lists the settings", plugin.line, plugin.file));
             return;
         }
