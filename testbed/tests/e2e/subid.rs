@@ -31,6 +31,7 @@ chapter!("subid",
         neighbours_of_the_published_scheme_read_each_other_until_migrated,
         the_sequential_scheme_gives_accounts_away_until_migrated,
         files_of_the_sequential_scheme_change_owner_until_migrated,
+        files_of_the_sequential_scheme_are_mended_by_the_entries_of_before,
         a_killed_migration_goes_on,
         the_shadow_tools_and_berth_wait_for_each_other;
     [Need::Root, Need::Namespaces, GETSUBIDS, Need::Program("setfattr", "attr")]:

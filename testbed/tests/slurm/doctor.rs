@@ -24,6 +24,7 @@ on_each_release!("doctor" with registry:
     setup_makes_containers_work_and_undo_restores_every_byte,
     the_epilog_of_setup_tidies_up_and_leaves_the_node_in_service,
     gpus_are_handed_out_by_the_gres_conf_of_setup,
+    a_site_with_enroot_and_pyxis_migrates_and_goes_back,
 );
 
 /// A node whose files can be changed one by one: with bundles by `oci.conf`, and the plugin for the rest.
@@ -184,6 +185,41 @@ fn setup_makes_containers_work_and_undo_restores_every_byte(release: Release) {
     assert_eq!(fingerprint(&root), before);
     assert_ne!(user.run(&["srun", "--container-image", image, "true"]).code(), 0);
     root.run(&["berth", "setup", "slurm", "--undo"]).ok();
+}
+
+/// Our own plugin by the name of pyxis stands for it: it has the same options.
+fn a_site_with_enroot_and_pyxis_migrates_and_goes_back(release: Release) {
+    let options = Options { plugin: true, ..Options::default() }
+        .file("plugstack.conf", "# ours\ninclude plugstack.conf.d/*\n")
+        .file("plugstack.conf.d/pyxis.conf", "required /opt/spank_pyxis.so runtime_path=/run/pyxis\n")
+        .file("/etc/enroot/enroot.conf", "ENROOT_CACHE_PATH /home/enroot/cache-$(id -g)\nENROOT_MOUNT_HOME n\n")
+        .file("/etc/enroot/mounts.d/10.fstab", "/etc/slurm /site none bind,ro,x-create=dir\n")
+        .bind(
+            testbed::fixture::spank_plugin(env!("CARGO_BIN_EXE_testbed")).expect("the plugin"),
+            "/opt/spank_pyxis.so",
+        );
+    let cluster = Cluster::start(release, &options).expect("a cluster");
+    let _registry = cluster.registry(registries::Kind::Plain);
+    let (root, user) = (cluster.root(), cluster.as_user("tuser1"));
+    root.run(&["install", "-d", "-m", "1777", "/home/enroot"]).ok();
+    let before = fingerprint(&root);
+    let told = root.run(&["berth", "setup", "enroot-migration", "--write"]).ok();
+    assert!(told.contains("one of them only") && told.contains("berth setup slurm --write"), "{told}");
+    assert_eq!(
+        root.run(&["cat", "/etc/slurm/plugstack.conf.d/pyxis.conf"]).ok(),
+        "# required /opt/spank_pyxis.so runtime_path=/run/pyxis\n"
+    );
+    assert_ne!(user.run(&["srun", "--container-image", "x", "true"]).code(), 0, "nobody has the option");
+    root.run(&["berth", "setup", "slurm", "--write"]).ok();
+    let image = "registry.test:5000/team/small:1.0";
+    let said = user.run(&["srun", "--container-image", image, "/bin/sh", "-c", "ls /site | grep ^slurm.conf"]);
+    assert_eq!(said.stdout, "slurm.conf\n", "{}", said.report());
+    user.run(&["test", "-d", "/home/enroot/berth-tuser1"]).ok();
+    for plan in ["slurm", "enroot-migration"] {
+        root.run(&["berth", "setup", plan, "--undo"]).ok();
+    }
+    assert_eq!(fingerprint(&root), before);
+    assert!(!root.run(&["test", "-e", "/etc/berth"]).status.success());
 }
 
 /// Files that stand for two GPUs: to Slurm any device is one.

@@ -42,6 +42,12 @@ pub fn sub_ids(host: &Host, notes: &mut Notes) {
     let module = host
         .read("/etc/nsswitch.conf")
         .is_ok_and(|text| nsswitch::service(&text).is_some_and(|service| service != "files"));
+    for file in ["/etc/subuid", "/etc/subgid"].into_iter().filter(|file| module && !host.exists(file)) {
+        notes
+            .fault("subid-no-file", format!("there is no {file}, not even an empty one"))
+            .breaks("newuidmap of shadow 4.13, which ends without a word, though it asks the module and not the file")
+            .fix(Fix::File { path: file.to_owned(), content: String::new(), then: &[] });
+    }
     if person.named && person.uid != 0 && !without.is_empty() && !module {
         notes
             .advice("subid-missing", format!("{} has no range in {}", person.name, without.join(" and ")))

@@ -163,6 +163,15 @@ fn numbered(user: &User) -> u64 {
 }
 
 pub fn files_of_the_sequential_scheme_change_owner_until_migrated() {
+    shown_and_mended(|kept| ["--old-users", &kept("passwd"), "--from-scheme", "sequential"].map(str::to_owned));
+}
+
+pub fn files_of_the_sequential_scheme_are_mended_by_the_entries_of_before() {
+    shown_and_mended(|kept| ["--old-subuid", &kept("subuid"), "--old-subgid", &kept("subgid")].map(str::to_owned));
+}
+
+/// `way` gives the options that tell what users had before, of names of files that were kept.
+fn shown_and_mended(way: impl Fn(&dyn Fn(&str) -> String) -> [String; 4]) {
     let world = World::new();
     let (alice, bob) = (&world.alice, &world.bob);
     // Somebody who is listed before both, and will leave.
@@ -227,7 +236,7 @@ pub fn files_of_the_sequential_scheme_change_owner_until_migrated() {
     };
     let new = first(alice) + 69;
     assert_eq!((owner("later"), owner("key")), ((new, new), (id, id)));
-    let migrated = process::run(world.migrate().args(["--from-scheme", "sequential", "--old-users", &kept("passwd")]));
+    let migrated = process::run(world.migrate().args(way(&kept)));
     assert!(migrated.status.success(), "{}", migrated.report());
     assert_eq!((owner("later"), owner("key")), ((new, new), (new, new)));
 

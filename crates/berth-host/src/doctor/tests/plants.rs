@@ -79,6 +79,10 @@ pub const PLANTS: &[Plant] = &[
     mended("newuidmap-powerless", |w| w.mode("/usr/bin/newuidmap", 0o755)),
     found("newuidmap-nosuid", |w| w.mount("/usr/bin/newuidmap", "ext4", "rw,nosuid")),
     found("subid-missing", |w| w.write("/etc/subuid", "bob:165536:65536\n")),
+    mended("subid-no-file", |w| {
+        w.write("/etc/nsswitch.conf", "subid: berth\n");
+        w.remove("/etc/subgid");
+    }),
     found("subid-overlap", |w| {
         w.append("/etc/subuid", "carol:170000:65536");
         w.append("/etc/subgid", "carol:170000:65536");
