@@ -33,6 +33,15 @@ profile berth /usr/{,local/}{bin/berth,bin/berth-runtime} flags=(unconfined) {
 }
 ";
 
+/// Limits on the other kinds that a container may have, and what those are.
+const OTHER_NAMESPACES: [(&str, &str); 5] = [
+    ("user.max_mnt_namespaces", "mount"),
+    ("user.max_pid_namespaces", "process id"),
+    ("user.max_net_namespaces", "network"),
+    ("user.max_ipc_namespaces", "IPC"),
+    ("user.max_uts_namespaces", "host name"),
+];
+
 fn sysctl(host: &Host, key: &str) -> Option<String> {
     host.line(&format!("/proc/sys/{}", key.replace('.', "/")))
 }
@@ -66,16 +75,13 @@ pub fn settings(host: &Host, notes: &mut Notes) {
         }
         _ => {}
     }
-    for (kind, what) in
-        [("mnt", "mount"), ("pid", "process id"), ("net", "network"), ("ipc", "IPC"), ("uts", "host name")]
-    {
-        let key = format!("user.max_{kind}_namespaces");
-        let limit = sysctl(host, &key).and_then(|text| text.parse::<u64>().ok());
+    for (key, what) in OTHER_NAMESPACES {
+        let limit = sysctl(host, key).and_then(|text| text.parse::<u64>().ok());
         if let Some(limit) = limit.filter(|&limit| limit < FEW) {
             notes
                 .fault("namespaces-few", format!("each user may have only {limit} {what} namespaces ({key})"))
                 .breaks("containers beyond that number: \"No space left on device\"")
-                .mend(format!("echo '{key} = {ENOUGH}' >>/etc/sysctl.d/60-berth.conf && sysctl --system"));
+                .fix(Fix::Sysctl { key, value: ENOUGH });
         }
     }
     if sysctl(host, "kernel.unprivileged_userns_clone").as_deref() == Some("0") {

@@ -1,5 +1,8 @@
 //! What slurmd runs before and after jobs, and the devices that it hands out.
 
+use std::fs::File;
+use std::io::Read;
+
 use super::Fix;
 use super::Host;
 use super::Notes;
@@ -52,6 +55,11 @@ pub fn check(host: &Host, notes: &mut Notes) {
                         .breaks("root runs it: who can change it is root on the nodes")
                         .mend(format!("chown root:root {file} && chmod 0755 {file}"))
                         .fix(Fix::Mode { path: file.clone(), mode: stat.mode & 0o7755 });
+                } else if let Some(reason) = no_interpreter(host, &file) {
+                    notes
+                        .fault("script-interpreter", format!("the {key} {file} {reason}"))
+                        .breaks(breaks)
+                        .mend(format!("head -n 1 {file} | cat -A    # `#!/bin/sh$` is a right first line"));
                 } else {
                     fine.push(key);
                 }
@@ -65,6 +73,23 @@ pub fn check(host: &Host, notes: &mut Notes) {
             format!("{} can be run", fine.join(", "))
         });
     }
+}
+
+/// Why the kernel cannot start a file that it may execute: Slurm does not fall back to a shell, as people's shells do.
+fn no_interpreter(host: &Host, file: &str) -> Option<String> {
+    let mut start = [0; 256];
+    let length = File::open(host.path(file)).and_then(|mut file| file.read(&mut start)).ok()?;
+    let start = &start[..length];
+    if start.starts_with(b"\x7fELF") {
+        return None;
+    }
+    let line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let Some(words) = line.strip_prefix(b"#!") else {
+        return Some("begins with no `#!`, so that it cannot be started".to_owned());
+    };
+    let text = String::from_utf8_lossy(words);
+    let program = text.trim_start_matches([' ', '\t']).split([' ', '\t']).next().unwrap_or_default();
+    (!host.exists(program)).then(|| format!("asks for {}, which is not there", program.escape_default()))
 }
 
 /// Devices in gres.conf.

@@ -125,6 +125,12 @@ pub const PLANTS: &[Plant] = &[
          chmod 777 /etc/slurm/prolog.sh",
         "rm /etc/slurm/prolog.sh",
     ),
+    found(
+        "script-interpreter",
+        "echo Epilog=/etc/slurm/epilog.sh >>/etc/slurm/slurm.conf; printf '#!/bin/sh\\r\\n' >/etc/slurm/epilog.sh; \
+         chmod 755 /etc/slurm/epilog.sh",
+        "rm /etc/slurm/epilog.sh",
+    ),
     found("slurm-proctrack", "echo ProctrackType=proctrack/linuxproc >>/etc/slurm/slurm.conf", ""),
     found("slurm-interactive", "sed -i /^LaunchParameters/d /etc/slurm/slurm.conf", ""),
     found("slurm-cgroup-plugin", "echo CgroupPlugin=cgroup/v2 >/etc/slurm/cgroup.conf", ""),
@@ -155,10 +161,10 @@ pub const PLANTS: &[Plant] = &[
         "echo 5 >/tmp/few; mount --bind /tmp/few /proc/sys/user/max_user_namespaces",
         "umount /proc/sys/user/max_user_namespaces; rm -f /tmp/few /etc/sysctl.d/60-berth.conf",
     ),
-    found(
+    mended(
         "namespaces-few",
         "echo 5 >/tmp/few; mount --bind /tmp/few /proc/sys/user/max_net_namespaces",
-        "umount /proc/sys/user/max_net_namespaces; rm -f /tmp/few",
+        "umount /proc/sys/user/max_net_namespaces; rm -f /tmp/few /etc/sysctl.d/60-berth.conf",
     ),
     mended("fuse-closed", "chmod 600 /dev/fuse", "chmod 666 /dev/fuse"),
     mended(

@@ -51,7 +51,7 @@ pub const PLANTS: &[Plant] = &[
     found("kernel-old", |w| w.write("/proc/sys/kernel/osrelease", "4.18.0-553.el8\n")),
     mended("userns-off", |w| w.write("/proc/sys/user/max_user_namespaces", "0\n")),
     mended("userns-few", |w| w.write("/proc/sys/user/max_user_namespaces", "10\n")),
-    found("namespaces-few", |w| w.write("/proc/sys/user/max_net_namespaces", "0\n")),
+    mended("namespaces-few", |w| w.write("/proc/sys/user/max_net_namespaces", "0\n")),
     mended("userns-clone", |w| w.write("/proc/sys/kernel/unprivileged_userns_clone", "0\n")),
     found("userns-fails", |w| w.breaks(Attempt::UserNamespace, "Permission denied")),
     found("overlay-fails", |w| w.breaks(Attempt::Overlay, "Invalid argument")),
@@ -219,6 +219,8 @@ pub const PLANTS: &[Plant] = &[
     // Scripts and devices.
     found("script-missing", |w| w.remove("/etc/slurm/prolog.sh")),
     mended("script-mode", |w| w.mode("/etc/slurm/epilog.d/10-clean", 0o644)),
+    found("script-interpreter", |w| w.write_mode("/etc/slurm/prolog.sh", "#!/bin/sh\r\ntrue\r\n", 0o755)),
+    found("script-interpreter", |w| w.write_mode("/etc/slurm/prolog.sh", "true\n", 0o755)),
     mended("script-open", |w| w.mode("/etc/slurm/prolog.sh", 0o777)),
     found("gres-missing", |w| w.remove("/etc/slurm/gres.conf")),
     found("gres-device", |w| w.remove("/dev/nvidia1")),

@@ -41,6 +41,7 @@ const FILES: &[(&str, u32, &str)] = &[
         "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\nbob:x:1001:1001::/home/bob:/bin/sh\ncarol:x:1002:1002::/home/carol:/bin/sh\n",
     ),
     ("/etc/group", 0o644, "root:x:0:\n"),
+    ("/bin/sh", 0o755, ""),
     ("/usr/bin/berth", 0o755, ""),
     ("/etc/nsswitch.conf", 0o644, "passwd: files\n"),
     ("/etc/subuid", 0o644, "alice:100000:65536\nbob:165536:65536\n"),
