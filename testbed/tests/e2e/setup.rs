@@ -6,6 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use testbed::chapter;
 use testbed::cover::Cover;
@@ -21,11 +24,14 @@ use testbed::process::Output;
 use crate::docker::CLIENT;
 use crate::docker::DOCKERD;
 use crate::subid::world::World;
+use crate::subid::world::first;
 use crate::subid::world::sh;
 
 chapter!("setup",
     [Need::Root, DOCKERD, CLIENT]:
         docker_starts_from_what_is_written;
+    [Need::Root, Need::Namespaces, DOCKERD, CLIENT, ROOTLESS, Need::Program("rootlesskit", "rootlesskit")]:
+        rootless_docker_starts_from_what_a_person_writes;
     [Need::Root, Need::Namespaces, REGISTRY, PODMAN]:
         podman_of_all_users_runs_by_what_root_writes;
     [Need::Root, Need::Namespaces, PODMAN]:
@@ -33,6 +39,10 @@ chapter!("setup",
     [Need::Root, Need::Namespaces, REGISTRY]:
         what_enroot_was_told_berth_does;
 );
+
+/// What docker's packages start for an ordinary user.
+const ROOTLESS_SCRIPT: &str = "/usr/share/docker.io/contrib/dockerd-rootless.sh";
+const ROOTLESS: Need = Need::Program(ROOTLESS_SCRIPT, "docker.io");
 
 /// Installs berth where daemons look for programs, and gives the test a place for journals.
 fn installed(fixture: &Fixture) -> [Cover; 2] {
@@ -44,6 +54,9 @@ fn installed(fixture: &Fixture) -> [Cover; 2] {
     }
     covers
 }
+
+/// Longest that a daemon may take to start or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `berth setup` as root.
 fn setup(words: &[&str]) -> Output {
@@ -101,13 +114,72 @@ fn docker_starts_from_what_is_written() {
     assert!(!Path::new("/var/lib/berth/setup").exists(), "the journal is gone, too");
 }
 
+fn rootless_docker_starts_from_what_a_person_writes() {
+    let world = World::new();
+    let _installed = installed(&world.fixture);
+    world.berth(&["subid", "write", "--user", &world.alice.name]).ok();
+    let local = world.fixture.make_dir("local", 0o755).display().to_string();
+    let own = |program: &str, words: &[&str]| {
+        let mut command = world.fixture.command(program, words);
+        command.env("HOME", &world.alice.home);
+        command
+    };
+    let setup = |words: &[&str]| process::run(&mut own("/usr/local/bin/berth", &[&["setup"], words].concat()));
+    // What a machine without a network for containers wants.
+    let file = world.alice.home.join(".config/docker/daemon.json");
+    sh(&format!(
+        "mkdir -p {0}/.config/docker && echo '{{\"iptables\": false, \"bridge\": \"none\", \"storage-driver\": \"vfs\"}}' >{1} && \
+         chown -R {2}:{2} {0}",
+        world.alice.home.display(),
+        file.display(),
+        world.alice.uid
+    ));
+    let before = written(&world.alice.home.join(".config"), setup, &["docker", "--storage", &local, "--host-network"]);
+
+    // As systemd would start it.
+    let unit = world.alice.home.join(".config/systemd/user/docker.service.d/50-berth.conf");
+    let unit = fs::read_to_string(unit).expect("the override");
+    let variables: Vec<(&str, &str)> = unit
+        .lines()
+        .filter_map(|line| line.strip_prefix("Environment=\"")?.strip_suffix('"')?.split_once('='))
+        .collect();
+    assert_eq!(variables.len(), 2, "{unit}");
+    let log = fs::File::create(world.fixture.path("log")).expect("a log");
+    let mut command = own(ROOTLESS_SCRIPT, &[]);
+    command.envs(variables).stdout(log.try_clone().expect("a descriptor")).stderr(log);
+    let mut daemon = process::die_with_parent(&mut command).spawn().expect("a start");
+    let docker = |words: &[&str]| {
+        let socket = format!("unix://{}", world.fixture.path("run/docker.sock").display());
+        process::run(own("/usr/bin/docker", words).env("DOCKER_HOST", socket))
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !docker(&["version"]).status.success() {
+        let ended = daemon.try_wait().ok().flatten();
+        let log = || fs::read_to_string(world.fixture.path("log")).unwrap_or_default();
+        assert!(ended.is_none() && Instant::now() < deadline, "dockerd: {}", log());
+        thread::sleep(Duration::from_millis(50));
+    }
+    let told = docker(&["info", "-f", "{{.DefaultRuntime}} {{.DockerRootDir}}"]).ok();
+    assert_eq!(told, format!("berth {local}/{}/docker\n", world.alice.name));
+    docker(&["load", "-q", "-i", &world.fixture.archive_of("small").display().to_string()]).ok();
+    let script = "touch /f && chown 1000:33 /f && stat -c %u:%g /f; cat /proc/self/uid_map";
+    let said = docker(&["run", "--rm", "--network=none", "small", "sh", "-c", script]);
+    assert!(said.stdout.starts_with("1000:33\n"), "{}", said.report());
+    assert!(said.stdout.contains(&first(&world.alice).to_string()), "ids by the rule: {}", said.stdout);
+    process::kill(daemon.id() as i32, libc::SIGTERM);
+    process::wait(&mut daemon, PATIENCE).expect("an end");
+
+    setup(&["docker", "--undo"]).ok();
+    assert_eq!(fingerprint(&world.alice.home.join(".config")), before);
+}
+
 /// What a test's podman needs of a site where no systemd runs; everything else comes from the files of `berth setup`.
 const CONTAINERS_CONF: &str = "[containers]\ndefault_ulimits = [\"nofile=1000:2000\", \"nproc=4000:4000\"]\n\
                                [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
 
 /// A user with ids by the rule, and podman without any configuration but that.
-fn podman_site() -> (World, [Cover; 2]) {
-    let world = World::new();
+fn podman_site() -> (World, [Cover; 2], tempfile::TempDir) {
+    let mut world = World::new();
     let installed = installed(&world.fixture);
     world.berth(&["subid", "write", "--user", &world.alice.name]).ok();
     let _ = fs::remove_dir_all("/etc/containers");
@@ -115,7 +187,11 @@ fn podman_site() -> (World, [Cover; 2]) {
     fs::write("/etc/containers/policy.json", r#"{"default": [{"type": "insecureAcceptAnything"}]}"#).expect("a policy");
     fs::write("/etc/containers/containers.conf", CONTAINERS_CONF).expect("a file");
     process::reap_for_ever("conmon");
-    (world, installed)
+    // podman takes no path of more than 50 letters for what it keeps there.
+    let run = tempfile::Builder::new().prefix("run-").tempdir().expect("a folder");
+    world.alice.own(run.path()).expect("its owner");
+    world.fixture.env.push(("XDG_RUNTIME_DIR".to_owned(), run.path().display().to_string()));
+    (world, installed, run)
 }
 
 /// podman as alice, told nothing by options that a file could tell.
@@ -139,7 +215,7 @@ fn runs_by_berth(world: &World, graph_root: &str, image: &[&str]) {
 }
 
 fn podman_of_all_users_runs_by_what_root_writes() {
-    let (world, _installed) = podman_site();
+    let (world, _installed, _run) = podman_site();
     let registry = world.fixture.registry();
     let local = world.fixture.path("local").display().to_string();
     let address = registry.address().to_string();
@@ -155,7 +231,7 @@ fn podman_of_all_users_runs_by_what_root_writes() {
 }
 
 fn podman_runs_by_what_a_person_writes() {
-    let (world, _installed) = podman_site();
+    let (world, _installed, _run) = podman_site();
     let local = world.fixture.make_dir("local", 0o755).display().to_string();
     let own = |words: &[&str]| {
         let words = [&["setup"], words].concat();
