@@ -222,30 +222,30 @@ fn a_site_with_enroot_and_pyxis_migrates_and_goes_back(release: Release) {
     assert!(!root.run(&["test", "-e", "/etc/berth"]).status.success());
 }
 
-/// Files that stand for two GPUs: to Slurm any device is one.
+/// What stands for two GPUs: their devices, and what their driver tells.
+const GPUS: &str = "mount -t tmpfs -o mode=755 tmpfs /mnt && cp -a /dev/. /mnt && mount --move /mnt /dev; \
+                    mount -t tmpfs tmpfs /proc/driver; mount -t tmpfs tmpfs /sys/bus; \
+                    for at in 0 1; do mknod /dev/nvidia$at c 1 5; dir=/proc/driver/nvidia/gpus/0000:0$at:00.0; mkdir -p $dir; \
+                    printf 'Model: \\t Tested\\nDevice Minor: \\t %s\\n' $at >$dir/information; \
+                    dir=/sys/bus/pci/drivers/nvidia/0000:0$at:00.0; mkdir -p $dir; echo 0-1 >$dir/local_cpulist; done";
+
 fn gpus_are_handed_out_by_the_gres_conf_of_setup(release: Release) {
     let mut cluster = cluster(release, 2);
     let root = cluster.root();
     let before = fingerprint(&root);
     let plain = root.run(&["berth", "setup", "slurm"]).ok();
     assert!(!plain.contains("gres.conf"), "a host without GPUs: {plain}");
-    let plant = "mount -t tmpfs -o mode=755 tmpfs /mnt && cp -a /dev/. /mnt && mknod /mnt/nvidia0 c 1 5 && mknod /mnt/nvidia1 c 1 7 && \
-                 mount --move /mnt /dev";
     let node = cluster.node("n1");
-    node.shell(plant).ok();
+    node.shell(GPUS).ok();
     let said = node.run(&["berth", "setup", "slurm", "--write"]).ok();
     // Two lines, which the site's own file wants, are told and not written.
     assert!(said.contains("wants GresTypes=gpu, and Gres=gpu:2 in the line NodeName=n1"), "{said}");
     let written = root.shell("tail -n 1 /etc/slurm/gres.conf").ok();
     let expected = match release {
         Release::Bookworm => "NodeName=n1 Name=gpu File=/dev/nvidia[0-1]\n",
-        // Debian builds a plugin that asks the driver, which is not here: the lines by hand are what can be tried.
         _ => "NodeName=n1 AutoDetect=nvidia\n",
     };
     assert_eq!(written, expected);
-    if release != Release::Bookworm {
-        root.shell("sed -i 's|AutoDetect=nvidia|Name=gpu File=/dev/nvidia[0-1]|' /etc/slurm/gres.conf").ok();
-    }
     let conf = "sed -i -e '1i GresTypes=gpu' -e 's|^NodeName=n.*|NodeName=n1 CPUs=64 Gres=gpu:2\\nNodeName=n2 CPUs=64|' /etc/slurm/slurm.conf";
     root.shell(&format!("cp -a /etc/slurm/slurm.conf /root/slurm.conf && {conf}")).ok();
     root.shell("kill $(cat /run/slurmctld.pid)").ok();
@@ -266,9 +266,6 @@ fn gpus_are_handed_out_by_the_gres_conf_of_setup(release: Release) {
     user.run(&["srun", "-w", "n2", "true"]).ok();
     let root = cluster.root();
     root.shell("mv /root/slurm.conf /etc/slurm/slurm.conf").ok();
-    if release != Release::Bookworm {
-        root.shell("sed -i 's|Name=gpu File=/dev/nvidia.*|AutoDetect=nvidia|' /etc/slurm/gres.conf").ok();
-    }
     cluster.node("n1").run(&["berth", "setup", "slurm", "--undo"]).ok();
     assert_eq!(fingerprint(&root), before);
 }

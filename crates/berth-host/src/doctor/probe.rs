@@ -83,7 +83,7 @@ fn fuse(device: &Path) -> io::Result<()> {
     let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", std::os::fd::AsRawFd::as_raw_fd(&opened));
     let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
     // What it hides is hidden in this namespace only.
-    let place = std::env::temp_dir();
+    let place = device.parent().unwrap_or(Path::new("/"));
     rustix::mount::mount("berth", place, "fuse", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))
         .map_err(|error| {
             io::Error::other(format!("a FUSE file system cannot be mounted by it: {}", io::Error::from(error)))

@@ -30,12 +30,12 @@ pub fn gres(host: &Host, site: &Site, plan: &mut Plan) {
     if others {
         return;
     }
-    let way = gpus.detects.iter().find(|(word, _)| gres::detects(host, site, word));
+    let way = gpus.detects.iter().find(|(word, _)| gres::would_detect(host, site, word));
     let new = match way {
         Some((word, why)) => line(format!("NodeName={node} AutoDetect={word}"), why),
         None => line(
             format!("NodeName={node} Name=gpu File={}", gpus.files),
-            "the GPUs of this host, a device file each; this Slurm has no plugin that asks the driver (AutoDetect)",
+            "the GPUs of this host, a device file each; no plugin of this Slurm can ask the driver (AutoDetect)",
         ),
     };
     // What was ours before goes: the devices may be others now.

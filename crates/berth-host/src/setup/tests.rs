@@ -156,6 +156,9 @@ fn gpus_are_in_gres_conf_by_the_best_way_that_this_slurm_has() {
     assert_eq!(line.unwrap(), "NodeName=n1 Name=gpu File=/dev/nvidia[0-1]");
     assert!(notes.contains("/etc/slurm/slurm.conf wants GresTypes=gpu, on every host"), "{notes}");
     world.write("/usr/lib/slurm/gpu_nvidia.so", "");
+    assert!(planned(&world).0.unwrap().contains("File="), "a driver that tells nothing");
+    world.directory("/proc/driver/nvidia/gpus", 0o755);
+    world.directory("/sys/bus/pci/drivers/nvidia", 0o755);
     assert_eq!(planned(&world).0.unwrap(), "NodeName=n1 AutoDetect=nvidia");
     world.write("/usr/lib/slurm/gpu_nvml.so", "");
     assert_eq!(planned(&world).0.unwrap(), "NodeName=n1 AutoDetect=nvml");

@@ -54,6 +54,12 @@ pub fn detects(host: &Host, site: &Site, word: &str) -> bool {
     site.plugin_dirs().any(|dir| host.exists(&format!("{dir}/gpu_{}.so", word.to_ascii_lowercase())))
 }
 
+/// Whether `AutoDetect` with that word finds something here. Slurm 24.11 crashes where the driver's folders are not all there.
+pub fn would_detect(host: &Host, site: &Site, word: &str) -> bool {
+    let folders = ["/proc/driver/nvidia/gpus", "/sys/bus/pci/drivers/nvidia"];
+    detects(host, site, word) && (word != "nvidia" || folders.iter().all(|dir| host.exists(dir)))
+}
+
 /// The name by which Slurm knows this host: by the host's own, or by `NodeHostname`.
 pub fn node_name(host: &Host, site: &Site) -> String {
     let own = host.name.split('.').next().unwrap_or_default();
