@@ -10,6 +10,7 @@ use crate::imports::Tool;
 use crate::runtime;
 use crate::starts;
 use crate::steps;
+use crate::subid;
 
 /// What machine this was and what ran on it.
 pub fn head() -> io::Result<String> {
@@ -152,6 +153,33 @@ pub fn steps(rows: &[steps::Row], text: &mut String) {
             row.times.first().copied().unwrap_or(f64::NAN),
             row.median(),
             row.failures
+        ));
+    }
+}
+
+/// The table of sub-ids.
+pub fn subid(rows: &[subid::Row], text: &mut String) {
+    text.push_str("\n## Sub-ids of a large site\n\n");
+    text.push_str("| what | users | median s | least s | µs a user | against berth | target |\n");
+    text.push_str("|---|---:|---:|---:|---:|---:|---|\n");
+    for row in rows {
+        let (is_plan, is_berth) = (row.name.contains("plan"), row.name.starts_with("berth"));
+        // awk prints lines, as plan does; usermod writes files, for as few users.
+        let peer = |other: &&subid::Row| {
+            other.name.starts_with("berth")
+                && other.users == row.users
+                && other.name.contains("plan") == row.name.starts_with("awk")
+        };
+        let berth = rows.iter().find(peer).map_or(f64::NAN, subid::Row::median);
+        let ratio = if is_berth { String::new() } else { format!("{:.1}× berth's time", row.median() / berth) };
+        text.push_str(&format!(
+            "| {} | {} | {:.3} | {:.3} | {:.2} | {ratio} | {} |\n",
+            row.name,
+            row.users,
+            row.median(),
+            row.times.first().copied().unwrap_or(f64::NAN),
+            row.each(),
+            if is_plan { "under 2 s" } else { "" }
         ));
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing here uses berth's own libraries: what judges a program must not share its errors.
 
 pub mod apt;
+pub mod cover;
 pub mod demo;
 pub mod engine;
 pub mod fault;

@@ -14,6 +14,7 @@ mod live;
 mod network;
 mod oci;
 pub mod probe;
+mod runtime_path;
 mod scripts;
 mod slurm;
 mod store;
@@ -149,6 +150,7 @@ const CHECKS: &[Check] = &[
     ("store", store::check),
     ("Slurm", slurm::check),
     ("plugin", slurm::plugins),
+    ("named containers", runtime_path::check),
     ("oci.conf", oci::check),
     ("munge", slurm::munge),
     ("MPI", slurm::mpi),

@@ -15,6 +15,7 @@
 pub mod diff;
 mod engines;
 mod enroot;
+mod gres;
 mod journal;
 mod slurm;
 

@@ -1,6 +1,8 @@
 //! What a host knows of Slurm: the release, where its configuration is, and how its files are read.
 
 pub mod conf;
+pub mod gres;
+pub mod hostlist;
 pub mod oci;
 pub mod plugstack;
 
@@ -66,6 +68,18 @@ impl Site {
     /// A value of slurm.conf; the last one counts.
     pub fn value(&self, key: &str) -> Option<&str> {
         self.conf.iter().rev().find(|entry| entry.key.eq_ignore_ascii_case(key)).map(|entry| entry.value.as_str())
+    }
+
+    /// The file of the plugin stack.
+    pub fn plugin_stack(&self) -> String {
+        self.value("PlugStackConfig").map_or_else(|| self.file("plugstack.conf"), str::to_owned)
+    }
+
+    /// Folders with Slurm's own plugins.
+    pub fn plugin_dirs(&self) -> impl Iterator<Item = &str> {
+        let usual =
+            "/usr/lib64/slurm:/usr/lib/slurm:/usr/lib/x86_64-linux-gnu/slurm-wlm:/usr/lib/aarch64-linux-gnu/slurm-wlm";
+        self.value("PluginDir").unwrap_or(usual).split(':')
     }
 
     /// A file beside slurm.conf.

@@ -17,8 +17,10 @@ pub mod files;
 pub mod lock;
 pub mod migrate;
 pub mod nsswitch;
+pub mod past;
 pub mod plan;
 pub mod rule;
+pub mod scheme;
 pub mod shift;
 pub mod users;
 

@@ -12,6 +12,9 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use serde_json::Value;
+use serde_json::json;
+
 use super::Engine;
 use super::IMAGE;
 use crate::fixture::Fixture;
@@ -19,6 +22,14 @@ use crate::process;
 
 /// Longest that the daemon may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the daemon finds its own programs.
+const SYSTEM_PATH: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// The control group of all of a test's containers.
+fn group() -> String {
+    format!("berth-e2e-docker-{}", std::process::id())
+}
 
 /// dockerd, and the client that talks to it.
 #[derive(Debug)]
@@ -51,14 +62,12 @@ impl Docker {
 
     fn on_these_groups(path: &[&Path]) -> Docker {
         let fixture = Fixture::as_oneself();
-        let group = format!("berth-e2e-docker-{}", std::process::id());
         let dir = fixture.make_dir("docker", 0o755);
         let runtime = super::runtime(&fixture);
         let name = super::state_name(&runtime);
-        let log = File::create(dir.join("log")).expect("a log");
         let mut command = fixture.command("dockerd", &[]);
         let mut path: Vec<PathBuf> = path.iter().map(|dir| (*dir).to_owned()).collect();
-        path.extend(["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from));
+        path.extend(SYSTEM_PATH.map(PathBuf::from));
         command.env("PATH", std::env::join_paths(path).expect("no colon in a path"));
         command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
         command
@@ -67,14 +76,38 @@ impl Docker {
             .arg("--pidfile")
             .arg(dir.join("pid"));
         command.args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]);
-        command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &format!("/{group}")]);
+        command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &format!("/{}", group())]);
         if name != "runc" {
             command.arg("--add-runtime").arg(format!("{name}={}", runtime.display()));
         }
         command.arg("--add-runtime").arg(format!("added={}", runtime.display())).args(["--default-runtime", &name]);
+        Docker::started(fixture, command)
+    }
+
+    /// What a site's `daemon.json` has to say for [`Docker::by_its_file`].
+    pub fn site_file(fixture: &Fixture) -> Value {
+        let dir = fixture.path("docker");
+        json!({
+            "exec-root": dir.join("exec"), "hosts": [format!("unix://{}", dir.join("sock").display())],
+            "pidfile": dir.join("pid"), "iptables": false, "ip6tables": false, "bridge": "none",
+            "storage-driver": "vfs", "exec-opts": ["native.cgroupdriver=cgroupfs"], "cgroup-parent": format!("/{}", group())
+        })
+    }
+
+    /// A daemon that knows nothing but what is in `/etc/docker/daemon.json`.
+    pub fn by_its_file(fixture: Fixture) -> Docker {
+        super::own_places();
+        fixture.make_dir("docker", 0o755);
+        let mut command = fixture.command("dockerd", &[]);
+        command.env("PATH", std::env::join_paths(SYSTEM_PATH).expect("no colon in a path"));
+        Docker::started(fixture, command)
+    }
+
+    fn started(fixture: Fixture, mut command: Command) -> Docker {
+        let log = File::create(fixture.path("docker/log")).expect("a log");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor")).stderr(log);
         let daemon = process::die_with_parent(&mut command).spawn().expect("a started dockerd");
-        let mut docker = Docker { fixture, daemon, ended: false, first_mounts: BTreeSet::new(), group };
+        let mut docker = Docker { fixture, daemon, ended: false, first_mounts: BTreeSet::new(), group: group() };
         docker.wait();
         let archive = docker.fixture.archive_of(IMAGE);
         process::run(docker.command(&["load", "-q", "-i"]).arg(&archive)).ok();

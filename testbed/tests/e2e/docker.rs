@@ -13,8 +13,8 @@ use testbed::process;
 use crate::engines::engine_chapter;
 use crate::engines::shown_on;
 
-const DOCKERD: Need = Need::Program("dockerd", "docker.io");
-const CLIENT: Need = Need::Program("/usr/bin/docker", "docker.io docker-cli");
+pub const DOCKERD: Need = Need::Program("dockerd", "docker.io");
+pub const CLIENT: Need = Need::Program("/usr/bin/docker", "docker.io docker-cli");
 const INIT: Need = Need::Program("docker-init", "docker.io");
 
 engine_chapter!("docker", [DOCKERD, CLIENT, INIT, Need::Root], Docker::start();

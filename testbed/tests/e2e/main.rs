@@ -18,6 +18,7 @@ mod peers;
 mod podman;
 mod pull;
 mod run;
+mod setup;
 mod signals;
 mod sources;
 mod store;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         signals::CHAPTER,
         users::CHAPTER,
         subid::CHAPTER,
+        setup::CHAPTER,
         named::CHAPTER,
         devices::CHAPTER,
         hostile::CHAPTER,

@@ -23,6 +23,8 @@ on_each_release!("doctor" with registry:
     all_nodes_are_checked_in_one_table,
     setup_makes_containers_work_and_undo_restores_every_byte,
     the_epilog_of_setup_tidies_up_and_leaves_the_node_in_service,
+    gpus_are_handed_out_by_the_gres_conf_of_setup,
+    a_site_with_enroot_and_pyxis_migrates_and_goes_back,
 );
 
 /// A node whose files can be changed one by one: with bundles by `oci.conf`, and the plugin for the rest.
@@ -183,6 +185,89 @@ fn setup_makes_containers_work_and_undo_restores_every_byte(release: Release) {
     assert_eq!(fingerprint(&root), before);
     assert_ne!(user.run(&["srun", "--container-image", image, "true"]).code(), 0);
     root.run(&["berth", "setup", "slurm", "--undo"]).ok();
+}
+
+/// Our own plugin by the name of pyxis stands for it: it has the same options.
+fn a_site_with_enroot_and_pyxis_migrates_and_goes_back(release: Release) {
+    let options = Options { plugin: true, ..Options::default() }
+        .file("plugstack.conf", "# ours\ninclude plugstack.conf.d/*\n")
+        .file("plugstack.conf.d/pyxis.conf", "required /opt/spank_pyxis.so runtime_path=/run/pyxis\n")
+        .file("/etc/enroot/enroot.conf", "ENROOT_CACHE_PATH /home/enroot/cache-$(id -g)\nENROOT_MOUNT_HOME n\n")
+        .file("/etc/enroot/mounts.d/10.fstab", "/etc/slurm /site none bind,ro,x-create=dir\n")
+        .bind(
+            testbed::fixture::spank_plugin(env!("CARGO_BIN_EXE_testbed")).expect("the plugin"),
+            "/opt/spank_pyxis.so",
+        );
+    let cluster = Cluster::start(release, &options).expect("a cluster");
+    let _registry = cluster.registry(registries::Kind::Plain);
+    let (root, user) = (cluster.root(), cluster.as_user("tuser1"));
+    root.run(&["install", "-d", "-m", "1777", "/home/enroot"]).ok();
+    let before = fingerprint(&root);
+    let told = root.run(&["berth", "setup", "enroot-migration", "--write"]).ok();
+    assert!(told.contains("one of them only") && told.contains("berth setup slurm --write"), "{told}");
+    assert_eq!(
+        root.run(&["cat", "/etc/slurm/plugstack.conf.d/pyxis.conf"]).ok(),
+        "# required /opt/spank_pyxis.so runtime_path=/run/pyxis\n"
+    );
+    assert_ne!(user.run(&["srun", "--container-image", "x", "true"]).code(), 0, "nobody has the option");
+    root.run(&["berth", "setup", "slurm", "--write"]).ok();
+    let image = "registry.test:5000/team/small:1.0";
+    let said = user.run(&["srun", "--container-image", image, "/bin/sh", "-c", "ls /site | grep ^slurm.conf"]);
+    assert_eq!(said.stdout, "slurm.conf\n", "{}", said.report());
+    user.run(&["test", "-d", "/home/enroot/berth-tuser1"]).ok();
+    for plan in ["slurm", "enroot-migration"] {
+        root.run(&["berth", "setup", plan, "--undo"]).ok();
+    }
+    assert_eq!(fingerprint(&root), before);
+    assert!(!root.run(&["test", "-e", "/etc/berth"]).status.success());
+}
+
+/// What stands for two GPUs: their devices, and what their driver tells.
+const GPUS: &str = "mount -t tmpfs -o mode=755 tmpfs /mnt && cp -a /dev/. /mnt && mount --move /mnt /dev; \
+                    mount -t tmpfs tmpfs /proc/driver; mount -t tmpfs tmpfs /sys/bus; \
+                    for at in 0 1; do mknod /dev/nvidia$at c 1 5; dir=/proc/driver/nvidia/gpus/0000:0$at:00.0; mkdir -p $dir; \
+                    printf 'Model: \\t Tested\\nDevice Minor: \\t %s\\n' $at >$dir/information; \
+                    dir=/sys/bus/pci/drivers/nvidia/0000:0$at:00.0; mkdir -p $dir; echo 0-1 >$dir/local_cpulist; done";
+
+fn gpus_are_handed_out_by_the_gres_conf_of_setup(release: Release) {
+    let mut cluster = cluster(release, 2);
+    let root = cluster.root();
+    let before = fingerprint(&root);
+    let plain = root.run(&["berth", "setup", "slurm"]).ok();
+    assert!(!plain.contains("gres.conf"), "a host without GPUs: {plain}");
+    let node = cluster.node("n1");
+    node.shell(GPUS).ok();
+    let said = node.run(&["berth", "setup", "slurm", "--write"]).ok();
+    // Two lines, which the site's own file wants, are told and not written.
+    assert!(said.contains("wants GresTypes=gpu, and Gres=gpu:2 in the line NodeName=n1"), "{said}");
+    let written = root.shell("tail -n 1 /etc/slurm/gres.conf").ok();
+    let expected = match release {
+        Release::Bookworm => "NodeName=n1 Name=gpu File=/dev/nvidia[0-1]\n",
+        _ => "NodeName=n1 AutoDetect=nvidia\n",
+    };
+    assert_eq!(written, expected);
+    let conf = "sed -i -e '1i GresTypes=gpu' -e 's|^NodeName=n.*|NodeName=n1 CPUs=64 Gres=gpu:2\\nNodeName=n2 CPUs=64|' /etc/slurm/slurm.conf";
+    root.shell(&format!("cp -a /etc/slurm/slurm.conf /root/slurm.conf && {conf}")).ok();
+    root.shell("kill $(cat /run/slurmctld.pid)").ok();
+    cluster
+        .wait_until("the controller has ended", || !root.shell("kill -0 $(cat /run/slurmctld.pid)").status.success());
+    root.shell("slurmctld -D </dev/null >/dev/null 2>&1 &").ok();
+    for name in ["n1", "n2"] {
+        cluster.stop_daemon(name);
+        cluster.start_daemon(name);
+    }
+    let user = cluster.as_user("tuser1");
+    let tell = ["sh", "-c", "echo $CUDA_VISIBLE_DEVICES"];
+    cluster.wait_until("both GPUs are handed out", || {
+        user.run(&[&["srun", "-Q", "--immediate=5", "--gres=gpu:2"][..], &tell].concat()).stdout == "0,1\n"
+    });
+    assert_eq!(user.run(&[&["srun", "-w", "n1", "--gres=gpu:1"][..], &tell].concat()).ok(), "0\n");
+    // The other node has the same file, and none of it is about that node.
+    user.run(&["srun", "-w", "n2", "true"]).ok();
+    let root = cluster.root();
+    root.shell("mv /root/slurm.conf /etc/slurm/slurm.conf").ok();
+    cluster.node("n1").run(&["berth", "setup", "slurm", "--undo"]).ok();
+    assert_eq!(fingerprint(&root), before);
 }
 
 fn the_epilog_of_setup_tidies_up_and_leaves_the_node_in_service(release: Release) {

@@ -57,6 +57,7 @@ mod load;
 mod plugin;
 mod run;
 mod site;
+mod subid;
 mod world;
 
 const fn needs(release: Release) -> [Need; 3] {
@@ -99,6 +100,7 @@ fn main() -> ExitCode {
     chapters.extend(run::CHAPTERS);
     chapters.extend(create::CHAPTERS);
     chapters.extend(site::CHAPTERS);
+    chapters.extend(subid::CHAPTERS);
     chapters.extend(container::CHAPTERS);
     chapters.extend(doctor::CHAPTERS);
     chapters.extend(plugin::CHAPTERS.concat());

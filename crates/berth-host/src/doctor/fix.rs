@@ -64,6 +64,7 @@ impl Fix {
                 format!("install -d -m {mode:04o}{owner} {path}")
             }
             Fix::Mode { path, mode } => format!("chmod {mode:04o} {path}"),
+            Fix::File { path, content, then } if content.is_empty() => format!("touch {path}{}", and(then)),
             Fix::File { path, content, then } => {
                 format!("printf '%s' '{}' >{path}{}", content.replace('\'', "'\\''").replace('\n', "\\n"), and(then))
             }

@@ -93,7 +93,7 @@ pub enum Attempt {
     UserNamespace,
     /// Mounting an overlay in one.
     Overlay,
-    /// Opening /dev/fuse.
+    /// Opening /dev/fuse, and mounting by it in a user namespace.
     Fuse,
     /// Starting a container.
     Container,
@@ -302,6 +302,11 @@ impl Host {
             }
         }
         best.map(|(_, found)| found)
+    }
+
+    /// Where the nearest directory that exists is, from a path upwards.
+    pub fn nearest_path(&self, path: &str) -> PathBuf {
+        self.path(&self.nearest(Path::new(path)).to_string_lossy())
     }
 
     /// The nearest directory that exists, from a path upwards.

@@ -42,6 +42,12 @@ pub fn sub_ids(host: &Host, notes: &mut Notes) {
     let module = host
         .read("/etc/nsswitch.conf")
         .is_ok_and(|text| nsswitch::service(&text).is_some_and(|service| service != "files"));
+    for file in ["/etc/subuid", "/etc/subgid"].into_iter().filter(|file| module && !host.exists(file)) {
+        notes
+            .fault("subid-no-file", format!("there is no {file}, not even an empty one"))
+            .breaks("newuidmap of shadow 4.13, which ends without a word, though it asks the module and not the file")
+            .fix(Fix::File { path: file.to_owned(), content: String::new(), then: &[] });
+    }
     if person.named && person.uid != 0 && !without.is_empty() && !module {
         notes
             .advice("subid-missing", format!("{} has no range in {}", person.name, without.join(" and ")))
@@ -85,7 +91,8 @@ fn entries_of_all(host: &Host, notes: &mut Notes) {
         let file = if all[0].file == IdKind::User { "/etc/subuid" } else { "/etc/subgid" };
         let lines: Vec<String> = all[0].lines.iter().map(usize::to_string).collect();
         let more = if all.len() > 1 { format!(", and {} more like it", all.len() - 1) } else { String::new() };
-        let what = format!("{file} line {}: {}{more}", lines.join(" and "), all[0].message);
+        let at = if lines.is_empty() { String::new() } else { format!(" line {}", lines.join(" and ")) };
+        let what = format!("{file}{at}: {}{more}", all[0].message);
         let finding = if severe { notes.fault(name, what) } else { notes.advice(name, what) };
         let breaks = all[0].reach.clone().unwrap_or_else(|| ONE_ID.to_owned());
         finding.breaks(breaks).mend("berth subid check; berth subid migrate");
@@ -101,7 +108,8 @@ fn name(kind: Kind) -> Option<(&'static str, bool)> {
         Kind::Malformed => Some(("subid-malformed", true)),
         Kind::TooSmall => Some(("subid-small", false)),
         Kind::GroupKey => Some(("subid-group", false)),
-        Kind::Duplicate | Kind::Unpaired | Kind::UnknownUser => None,
+        Kind::Sequential => Some(("subid-sequential", false)),
+        Kind::Duplicate | Kind::Unpaired | Kind::UnknownUser | Kind::Inherited => None,
     }
 }
 

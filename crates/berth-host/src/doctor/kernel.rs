@@ -33,6 +33,15 @@ profile berth /usr/{,local/}{bin/berth,bin/berth-runtime} flags=(unconfined) {
 }
 ";
 
+/// Limits on the other kinds that a container may have, and what those are.
+const OTHER_NAMESPACES: [(&str, &str); 5] = [
+    ("user.max_mnt_namespaces", "mount"),
+    ("user.max_pid_namespaces", "process id"),
+    ("user.max_net_namespaces", "network"),
+    ("user.max_ipc_namespaces", "IPC"),
+    ("user.max_uts_namespaces", "host name"),
+];
+
 fn sysctl(host: &Host, key: &str) -> Option<String> {
     host.line(&format!("/proc/sys/{}", key.replace('.', "/")))
 }
@@ -65,6 +74,15 @@ pub fn settings(host: &Host, notes: &mut Notes) {
                 .fix(Fix::Sysctl { key: "user.max_user_namespaces", value: ENOUGH });
         }
         _ => {}
+    }
+    for (key, what) in OTHER_NAMESPACES {
+        let limit = sysctl(host, key).and_then(|text| text.parse::<u64>().ok());
+        if let Some(limit) = limit.filter(|&limit| limit < FEW) {
+            notes
+                .fault("namespaces-few", format!("each user may have only {limit} {what} namespaces ({key})"))
+                .breaks("containers beyond that number: \"No space left on device\"")
+                .fix(Fix::Sysctl { key, value: ENOUGH });
+        }
     }
     if sysctl(host, "kernel.unprivileged_userns_clone").as_deref() == Some("0") {
         notes
@@ -142,10 +160,10 @@ pub fn devices(host: &Host, notes: &mut Notes) {
                 .fix(Fix::Mode { path: "/dev/fuse".to_owned(), mode: 0o666 });
         }
         Some(_) => match host.tries.attempt(Attempt::Fuse, &host.path("/dev/fuse")) {
-            Ok(()) => notes.fine("/dev/fuse opens"),
+            Ok(()) => notes.fine("a FUSE file system was mounted in a user namespace"),
             Err(reason) => {
                 notes
-                    .advice("fuse-fails", format!("/dev/fuse cannot be opened: {reason}"))
+                    .advice("fuse-fails", format!("/dev/fuse is of no use to users: {reason}"))
                     .breaks(breaks)
                     .mend("modprobe fuse; grep -s devices /proc/self/cgroup    # a device rule may forbid it");
             }

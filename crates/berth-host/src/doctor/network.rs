@@ -139,6 +139,9 @@ pub fn certificates(host: &Host, notes: &mut Notes) {
                         .breaks(format!("every image of {registry}"))
                         .mend(format!("openssl x509 -inform der -in {path} -out {path}.pem && mv {path}.pem {path}"));
                 }
+                if name.ends_with(".crt") || name.ends_with(".cert") {
+                    expired(host, &path, &registry, notes);
+                }
                 if let Some(stem) = name.strip_suffix(".cert").filter(|stem| !host.exists(&format!("{dir}/{stem}.key")))
                 {
                     notes
@@ -151,6 +154,20 @@ pub fn certificates(host: &Host, notes: &mut Notes) {
     }
     if notes.findings.is_empty() {
         notes.fine("certificates are there");
+    }
+}
+
+/// A certificate whose time is over, as far as there is an openssl to ask.
+fn expired(host: &Host, path: &str, registry: &str, notes: &mut Notes) {
+    let said = host.run(&["openssl", "x509", "-noout", "-checkend", "0", "-in", path]);
+    // It says the same code where it cannot read the file, which is another finding.
+    if said.code == Some(1) && said.stdout.contains("will expire") {
+        notes
+            .fault("certificate-expired", format!("the certificate {path} has expired"))
+            .breaks(format!("every image of {registry}"))
+            .mend(format!(
+                "openssl x509 -noout -enddate -in {path}    # ask the registry's administrator for a new one"
+            ));
     }
 }
 

@@ -37,7 +37,7 @@ pub fn attempt(word: &str, place: &Path) -> io::Result<()> {
     match WORDS.iter().find(|(name, _)| *name == word).map(|(_, what)| what) {
         Some(Attempt::UserNamespace) => namespace(),
         Some(Attempt::Overlay) => overlay(place),
-        Some(Attempt::Fuse) => File::options().read(true).write(true).open(place).map(drop),
+        Some(Attempt::Fuse) => fuse(place),
         Some(Attempt::Locks) => locks(place),
         Some(Attempt::Attributes) => attributes(place),
         _ => Err(io::Error::other("there is nothing of that name to try")),
@@ -73,6 +73,21 @@ fn overlay(place: &Path) -> io::Result<()> {
     let merged = place.join("merged");
     rustix::mount::mount("overlay", &merged, "overlay", MountFlags::empty(), Some(options.as_c_str()))?;
     fs::write(merged.join("file"), "above")
+}
+
+/// The device opened, and a file system mounted by it, that nobody serves.
+fn fuse(device: &Path) -> io::Result<()> {
+    // A mount has to be made by whom the device was opened by.
+    namespace()?;
+    let opened = File::options().read(true).write(true).open(device)?;
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", std::os::fd::AsRawFd::as_raw_fd(&opened));
+    let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
+    // What it hides is hidden in this namespace only.
+    let place = device.parent().unwrap_or(Path::new("/"));
+    rustix::mount::mount("berth", place, "fuse", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))
+        .map_err(|error| {
+            io::Error::other(format!("a FUSE file system cannot be mounted by it: {}", io::Error::from(error)))
+        })
 }
 
 /// A lock, and a second one that has to be refused.

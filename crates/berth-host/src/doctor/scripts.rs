@@ -1,8 +1,13 @@
 //! What slurmd runs before and after jobs, and the devices that it hands out.
 
+use std::fs::File;
+use std::io::Read;
+
 use super::Fix;
 use super::Host;
 use super::Notes;
+use crate::slurm::gres;
+use crate::slurm::hostlist;
 
 /// Keys of slurm.conf that name scripts, and whether root runs them.
 const SCRIPTS: [(&str, bool); 8] = [
@@ -50,6 +55,11 @@ pub fn check(host: &Host, notes: &mut Notes) {
                         .breaks("root runs it: who can change it is root on the nodes")
                         .mend(format!("chown root:root {file} && chmod 0755 {file}"))
                         .fix(Fix::Mode { path: file.clone(), mode: stat.mode & 0o7755 });
+                } else if let Some(reason) = no_interpreter(host, &file) {
+                    notes
+                        .fault("script-interpreter", format!("the {key} {file} {reason}"))
+                        .breaks(breaks)
+                        .mend(format!("head -n 1 {file} | cat -A    # `#!/bin/sh$` is a right first line"));
                 } else {
                     fine.push(key);
                 }
@@ -65,6 +75,23 @@ pub fn check(host: &Host, notes: &mut Notes) {
     }
 }
 
+/// Why the kernel cannot start a file that it may execute: Slurm does not fall back to a shell, as people's shells do.
+fn no_interpreter(host: &Host, file: &str) -> Option<String> {
+    let mut start = [0; 256];
+    let length = File::open(host.path(file)).and_then(|mut file| file.read(&mut start)).ok()?;
+    let start = &start[..length];
+    if start.starts_with(b"\x7fELF") {
+        return None;
+    }
+    let line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let Some(words) = line.strip_prefix(b"#!") else {
+        return Some("begins with no `#!`, so that it cannot be started".to_owned());
+    };
+    let text = String::from_utf8_lossy(words);
+    let program = text.trim_start_matches([' ', '\t']).split([' ', '\t']).next().unwrap_or_default();
+    (!host.exists(program)).then(|| format!("asks for {}, which is not there", program.escape_default()))
+}
+
 /// Devices in gres.conf.
 pub fn gres(host: &Host, notes: &mut Notes) {
     let Some(site) = host.slurm() else { return };
@@ -75,18 +102,33 @@ pub fn gres(host: &Host, notes: &mut Notes) {
             notes
                 .fault("gres-missing", format!("slurm.conf promises {} and there is no gres.conf", wants.value))
                 .breaks("slurmd drains the node: it does not find its devices")
-                .mend(format!(
-                    "echo 'Name=gpu File=/dev/nvidia[0-7]' >{}    # or AutoDetect=nvml",
-                    site.file("gres.conf")
-                ));
+                .mend("berth setup slurm --write    # writes gres.conf for the GPUs that are there");
         }
         return;
     }
-    // A file for all nodes names devices of others, too: only lines for every node can be judged.
-    let lines = text.lines().filter(|line| !line.to_ascii_lowercase().contains("nodename="));
-    let lines: String = lines.map(|line| format!("{line}\n")).collect();
-    for entry in crate::slurm::conf::parse(&lines).0.iter().filter(|entry| entry.key.eq_ignore_ascii_case("File")) {
-        let missing: Vec<String> = expand(&entry.value).into_iter().filter(|path| !host.exists(path)).collect();
+    // A file for all nodes names devices of others, too.
+    let node = gres::node_name(host, site);
+    for entry in gres::of_node(&text, &node) {
+        let word = entry.value.to_ascii_lowercase();
+        if entry.key.eq_ignore_ascii_case("AutoDetect") && word != "off" && !gres::detects(host, site, &word) {
+            let have = ["nvml", "nvidia", "rsmi"].into_iter().find(|word| gres::detects(host, site, word));
+            let mend = match have {
+                Some(have) => format!("sed -i '{}s/{}/{have}/' {}", entry.line, entry.value, site.file("gres.conf")),
+                None => format!("sed -i {}d {} && berth setup slurm --write", entry.line, site.file("gres.conf")),
+            };
+            notes
+                .fault(
+                    "gres-autodetect",
+                    format!("gres.conf has AutoDetect={}, for which this Slurm has no plugin", entry.value),
+                )
+                .breaks("slurmd finds no GPU, and the controller drains the node: \"gres/gpu count reported lower\"")
+                .mend(mend);
+        }
+        if !entry.key.eq_ignore_ascii_case("File") {
+            continue;
+        }
+        let missing: Vec<String> =
+            hostlist::expand(&entry.value).into_iter().filter(|path| !host.exists(path)).collect();
         if let Some(first) = missing.first() {
             notes
                 .fault("gres-device", format!("gres.conf names {first}, which is not there ({} in all)", missing.len()))
@@ -100,18 +142,4 @@ pub fn gres(host: &Host, notes: &mut Notes) {
     if notes.findings.is_empty() {
         notes.fine("the devices of gres.conf are there");
     }
-}
-
-/// `/dev/x[0-3]` and `/dev/x[0,2]`, written out.
-fn expand(pattern: &str) -> Vec<String> {
-    let parts = pattern.split_once('[').and_then(|(before, rest)| Some((before, rest.split_once(']')?)));
-    let Some((before, (list, after))) = parts else { return vec![pattern.to_owned()] };
-    let mut paths = Vec::new();
-    for part in list.split(',') {
-        let (from, to) = part.split_once('-').unwrap_or((part, part));
-        if let (Ok(from), Ok(to)) = (from.parse::<u32>(), to.parse::<u32>()) {
-            paths.extend((from..=to.min(from + 1023)).map(|number| format!("{before}{number}{after}")));
-        }
-    }
-    paths
 }

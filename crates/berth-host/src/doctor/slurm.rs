@@ -119,7 +119,7 @@ fn tracking(host: &Host, notes: &mut Notes) {
 /// plugstack.conf, and berth's plugin in it.
 pub fn plugins(host: &Host, notes: &mut Notes) {
     let Some(site) = host.slurm() else { return };
-    let path = site.value("PlugStackConfig").map_or_else(|| site.file("plugstack.conf"), str::to_owned);
+    let path = site.plugin_stack();
     let stack = plugstack::read(host, &path);
     for (file, line, text) in &stack.mistakes {
         notes
@@ -138,12 +138,10 @@ pub fn plugins(host: &Host, notes: &mut Notes) {
     }
     let is_berth = |object: &str| object.ends_with("spank_berth.so");
     for plugin in &stack.plugins {
-        let dirs =
-            site.value("PluginDir").unwrap_or("/usr/lib64/slurm:/usr/lib/slurm:/usr/lib/x86_64-linux-gnu/slurm-wlm");
         let object = if plugin.object.starts_with('/') {
             Some(plugin.object.clone()).filter(|path| host.exists(path))
         } else {
-            dirs.split(':').map(|dir| format!("{dir}/{}", plugin.object)).find(|path| host.exists(path))
+            site.plugin_dirs().map(|dir| format!("{dir}/{}", plugin.object)).find(|path| host.exists(path))
         };
         match object {
             None => {
@@ -276,12 +274,20 @@ pub fn munge(host: &Host, notes: &mut Notes) {
 
 /// Whether Slurm starts MPI programs.
 pub fn mpi(host: &Host, notes: &mut Notes) {
-    if host.slurm().is_none() {
-        return;
-    }
+    let Some(site) = host.slurm() else { return };
     let said = host.run(&["srun", "--mpi=list"]);
     let text = format!("{}{}", said.stdout, said.stderr);
-    if text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word.starts_with("pmix")) {
+    let words = || text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let default = site.value("MpiDefault").filter(|kind| *kind != "none" && said.ok());
+    if let Some(kind) = default.filter(|kind| !words().any(|word| word == *kind)) {
+        notes
+            .fault("mpi-default", format!("MpiDefault is {kind}, which this Slurm has no plugin for (srun --mpi=list)"))
+            .breaks("every step: srun ends before it starts anything")
+            .mend(format!(
+                "sed -i 's|^MpiDefault=.*|MpiDefault=none|' {}    # or install the plugin",
+                site.file("slurm.conf")
+            ));
+    } else if words().any(|word| word.starts_with("pmix")) {
         notes.fine("Slurm has PMIx");
     } else if said.missing || said.late {
         notes.fine("which kinds of MPI Slurm has is not known: no srun");

@@ -9,7 +9,7 @@ use super::Notes;
 use super::host::is_network;
 
 /// Less than this is used up by one image.
-const LITTLE: u64 = 2 << 30;
+pub const LITTLE: u64 = 2 << 30;
 
 /// Fewer files than this are used up by one image.
 const FEW_FILES: u64 = 50_000;

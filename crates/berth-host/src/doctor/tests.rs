@@ -14,7 +14,7 @@ use plants::Promise;
 use world::World;
 
 /// All that is found on a host, by kind.
-fn kinds(world: &World) -> Vec<String> {
+pub(crate) fn kinds(world: &World) -> Vec<String> {
     let report = super::check(&Arc::new(world.host()));
     report.findings().map(|finding| finding.kind.clone()).collect()
 }

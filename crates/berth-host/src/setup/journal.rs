@@ -131,6 +131,8 @@ pub fn undo(host: &Host, name: &str, dir: &str) -> Result<Vec<String>, Error> {
     }
     if dir.exists() {
         fs::remove_dir_all(&dir).map_err(|source| Error::Journal { path: dir.display().to_string(), source })?;
+        // Journals of other plans may lie beside it.
+        let _ = dir.parent().map(fs::remove_dir);
     }
     Ok(restored)
 }

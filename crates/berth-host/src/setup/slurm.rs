@@ -1,10 +1,11 @@
-//! Slurm: oci.conf, the plugin stack, an epilog.
+//! Slurm: oci.conf, the plugin stack, gres.conf, an epilog.
 
 use super::Change;
 use super::Error;
 use super::Plan;
 use super::Wishes;
 use super::file;
+use super::gres;
 use super::line;
 use crate::doctor::Host;
 use crate::slurm::Site;
@@ -16,7 +17,7 @@ const PLUGIN: &str = "spank_berth.so";
 const PLACES: [&str; 4] = ["/usr/lib/berth", "/usr/local/lib/berth", "/usr/lib64/berth", "/opt/berth/lib"];
 
 /// The first line of each file that is ours alone.
-const HEAD: &str = "# Written by `berth setup slurm`; `berth setup slurm --undo` restores what was here.";
+pub(super) const HEAD: &str = "# Written by `berth setup slurm`; `berth setup slurm --undo` restores what was here.";
 
 /// The files of Slurm on this host.
 ///
@@ -54,19 +55,7 @@ pub fn slurm(host: &Host, wishes: &Wishes) -> Result<Plan, Error> {
                 .to_owned(),
         );
     }
-    let gpus = host
-        .list("/dev")
-        .iter()
-        .filter(|name| name.strip_prefix("nvidia").is_some_and(|n| n.parse::<u32>().is_ok()))
-        .count();
-    if gpus > 0 && !host.exists(&site.file("gres.conf")) {
-        let last = gpus - 1;
-        let text = format!(
-            "gres.conf for the devices of this host: Name=gpu File=/dev/nvidia[0-{last}]; \
-             slurm.conf: GresTypes=gpu, and Gres=gpu:{gpus} for the node"
-        );
-        plan.notes.push(text);
-    }
+    gres::gres(host, site, &mut plan);
     let how = if site.configless {
         "scontrol reconfigure: the controller then sends the files to the nodes"
     } else {
@@ -82,7 +71,7 @@ pub fn slurm(host: &Host, wishes: &Wishes) -> Result<Plan, Error> {
 
 /// berth's plugin in the stack; gives whether it is in it then.
 fn stack(host: &Host, site: &Site, wishes: &Wishes, plan: &mut Plan) -> bool {
-    let path = site.value("PlugStackConfig").map_or_else(|| site.file("plugstack.conf"), str::to_owned);
+    let path = site.plugin_stack();
     let usual = || PLACES.iter().map(|dir| format!("{dir}/{PLUGIN}")).find(|path| host.exists(path));
     let Some(plugin) = wishes.plugin.clone().or_else(usual) else {
         plan.notes.push(format!(

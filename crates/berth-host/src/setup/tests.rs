@@ -43,10 +43,7 @@ fn slurm_is_set_up_once_and_taken_back_to_the_byte() {
             assert_eq!(crate::slurm::oci::check(&text, host.slurm().unwrap().version), []);
         }
         undo(&host, "slurm", DIR).unwrap();
-        let mut after = world.files();
-        for dir in [DIR, "/var/lib/berth", "/var/lib", "/var"] {
-            after.remove(&world.at(dir));
-        }
+        let after = world.files();
         assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
         assert!(after == before, "some file is not what it was");
     }
@@ -142,6 +139,61 @@ fn configless_controllers_get_one_file() {
     let plan = slurm(&world.host(), &Wishes::default()).unwrap();
     let paths: Vec<&str> = plan.changes.iter().map(|change| change.path.as_str()).collect();
     assert_eq!(paths, ["/etc/slurm/plugstack.conf", "/etc/slurm/oci.conf"]);
+}
+
+#[test]
+fn gpus_are_in_gres_conf_by_the_best_way_that_this_slurm_has() {
+    const GRES: &str = "/etc/slurm/gres.conf";
+    let mut world = without_files("26.05.5");
+    world.remove(GRES);
+    let planned = |world: &World| {
+        let plan = slurm(&world.host(), &Wishes::default()).unwrap();
+        let notes = plan.notes.join("\n");
+        let change = plan.changes.into_iter().find(|change| change.path == GRES);
+        (change.map(|change| change.content.lines().last().unwrap().to_owned()), notes)
+    };
+    let (line, notes) = planned(&world);
+    assert_eq!(line.unwrap(), "NodeName=n1 Name=gpu File=/dev/nvidia[0-1]");
+    assert!(notes.contains("/etc/slurm/slurm.conf wants GresTypes=gpu, on every host"), "{notes}");
+    world.write("/usr/lib/slurm/gpu_nvidia.so", "");
+    assert!(planned(&world).0.unwrap().contains("File="), "a driver that tells nothing");
+    world.directory("/proc/driver/nvidia/gpus", 0o755);
+    world.directory("/sys/bus/pci/drivers/nvidia", 0o755);
+    assert_eq!(planned(&world).0.unwrap(), "NodeName=n1 AutoDetect=nvidia");
+    world.write("/usr/lib/slurm/gpu_nvml.so", "");
+    assert_eq!(planned(&world).0.unwrap(), "NodeName=n1 AutoDetect=nvml");
+
+    // Written, it is what the check-up wants, and it follows the devices.
+    let host = world.host();
+    let plan = slurm(&host, &Wishes::default()).unwrap();
+    assert!(show(&host, &plan).iter().any(|line| line.contains("asks the driver's library")));
+    write(&host, &plan, DIR).unwrap();
+    assert!(is_done(&host, &slurm(&host, &Wishes::default()).unwrap()));
+    assert_eq!(crate::doctor::tests::kinds(&world), [] as [&str; 0]);
+    for plugin in ["/usr/lib/slurm/gpu_nvml.so", "/usr/lib/slurm/gpu_nvidia.so", "/dev/nvidia1"] {
+        world.remove(plugin);
+    }
+    let host = world.host();
+    write(&host, &slurm(&host, &Wishes::default()).unwrap(), DIR).unwrap();
+    let text = host.read(GRES).unwrap();
+    assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), ["NodeName=n1 Name=gpu File=/dev/nvidia0"]);
+    undo(&host, "slurm", DIR).unwrap();
+    assert!(!host.exists(GRES));
+
+    // A file that all nodes share keeps what it says of others; what it says of this one stays as it is.
+    world.write(GRES, "NodeName=n[2-9] Name=gpu File=/dev/nvidia[0-3]\n");
+    let host = world.host();
+    write(&host, &slurm(&host, &Wishes::default()).unwrap(), DIR).unwrap();
+    let both = "NodeName=n[2-9] Name=gpu File=/dev/nvidia[0-3]\nNodeName=n1 Name=gpu File=/dev/nvidia0\n";
+    assert_eq!(host.read(GRES).unwrap(), both);
+    undo(&host, "slurm", DIR).unwrap();
+    for own in ["AutoDetect=off\n", "Name=gpu File=/dev/nvidia[0-3]\n", "NodeName=n[0-9] Name=gpu Count=1\n"] {
+        world.write(GRES, own);
+        assert_eq!(planned(&world).0, None, "{own}");
+    }
+    world.remove("/dev/nvidia0");
+    world.remove(GRES);
+    assert_eq!(planned(&world).0, None, "a host without GPUs");
 }
 
 #[test]

@@ -12,6 +12,8 @@ pub struct Plugin {
     pub required: bool,
     /// The shared object, as it is written.
     pub object: String,
+    /// What is written behind it: the plugin's settings.
+    pub words: Vec<String>,
     /// The file that asks for it, and the line.
     pub file: String,
     /// See `file`.
@@ -58,9 +60,10 @@ fn read_into(host: &Host, path: &str, depth: usize, stack: &mut Stack) {
                     files.iter().for_each(|file| read_into(host, file, depth - 1, stack));
                 }
             }
-            [kind @ ("required" | "optional"), object, ..] => stack.plugins.push(Plugin {
+            [kind @ ("required" | "optional"), object, ref words @ ..] => stack.plugins.push(Plugin {
                 required: kind == "required",
                 object: object.to_owned(),
+                words: words.iter().map(|&word| word.to_owned()).collect(),
                 file: path.to_owned(),
                 line: at,
             }),

@@ -6,6 +6,7 @@ use berth_container::subid::{Entry, entries};
 use serde::Serialize;
 
 use crate::subid::IdKind;
+use crate::subid::scheme::{Scheme, recognize};
 use crate::subid::users::{Accounts, Index, User};
 
 /// Fewer ids than this, and images with the user `nobody` do not work.
@@ -13,7 +14,7 @@ const ENOUGH: u64 = 65_536;
 /// One more than the last id.
 const END: u64 = 1 << 32;
 /// More pairs than this are counted only: thousands of users on one range have millions.
-const MAX_PAIRS: usize = 1000;
+pub(super) const MAX_PAIRS: usize = 1000;
 
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -29,6 +30,8 @@ pub enum Kind {
     Unpaired,
     TooSmall,
     Malformed,
+    Sequential,
+    Inherited,
 }
 
 /// One thing that is wrong.
@@ -90,7 +93,25 @@ pub fn check(texts: [&str; 2], accounts: &Accounts) -> Vec<Finding> {
         all.push(owned);
     }
     unpaired(&all, &mut findings);
+    findings.extend(moving(texts[0], accounts));
     findings
+}
+
+/// Ranges that will move, as far as the file shows it: those of the past show what did ([`past`](crate::subid::past)).
+fn moving(text: &str, accounts: &Accounts) -> Option<Finding> {
+    (recognize(text, &accounts.users) == Some(Scheme::Sequential)).then(|| Finding {
+        kind: Kind::Sequential,
+        file: IdKind::User,
+        lines: Vec::new(),
+        ids: None,
+        who: Vec::new(),
+        message: "the ranges are numbered one after the other from 65536 on: they move when somebody leaves".to_owned(),
+        reach: Some(
+            "everybody behind one who leaves gets the range of the user before, and with it the files of that user's \
+             containers"
+                .to_owned(),
+        ),
+    })
 }
 
 /// Owners of entries whom nobody of these accounts is: name services may know them without listing them.
@@ -333,6 +354,15 @@ mod tests {
         assert_eq!(findings[0].message, "alice's range holds the user dave (70000)");
         assert!(findings[0].reach.as_deref().unwrap().starts_with("alice can be dave"));
         assert_eq!(findings[1].message, "alice's range holds the group big (80000)");
+        assert_eq!(findings.len(), 2, "one entry is no numbering");
+    }
+
+    #[test]
+    fn ranges_that_will_move_are_told() {
+        let text = "bob:65536:65536\nalice:131072:65536\n1003:196608:65536\n";
+        let found: Vec<_> = told(text, text).into_iter().filter(|(kind, ..)| *kind == Kind::Sequential).collect();
+        assert_eq!(found.len(), 1);
+        assert!(found[0].2.contains("they move when somebody leaves"));
     }
 
     #[test]

@@ -29,46 +29,6 @@ use crate::subid::{Range, last};
 /// Where a migration under way is kept.
 pub const JOURNAL: &str = "/var/lib/berth/subid-migration.json";
 
-/// The schemes that are widely published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
-    /// `uid × 10000 + 1`, 65536 ids each: neighbours overlap.
-    TimesTenThousand,
-    /// From 65536 on, one after the other in the order of the users: ranges move when somebody leaves.
-    Sequential,
-}
-
-/// What users had, as the two files that gave it.
-pub fn scheme_text(scheme: Scheme, users: &[User]) -> String {
-    let people = users.iter().filter(|user| crate::subid::plan::is_person(user.uid));
-    let line = |(at, user): (usize, &User)| {
-        let first = match scheme {
-            Scheme::TimesTenThousand => u64::from(user.uid) * 10_000 + 1,
-            Scheme::Sequential => 65_536 * (at as u64 + 1),
-        };
-        format!("{}:{first}:65536\n", user.name)
-    };
-    people.enumerate().map(line).collect()
-}
-
-/// Which scheme a file follows, if one of these.
-pub fn recognize(text: &str, users: &[User]) -> Option<Scheme> {
-    let index = Index::new(users);
-    let all: Vec<_> = entries(text).flatten().collect();
-    let times = |entry: &berth_container::subid::Entry<'_>| {
-        index.owner(entry.owner).is_some_and(|user| entry.first.abs_diff(u64::from(user.uid) * 10_000) <= 1)
-    };
-    let mut firsts: Vec<u64> = all.iter().map(|entry| entry.first).collect();
-    firsts.sort_unstable();
-    if all.iter().filter(|entry| times(entry)).count() * 2 > all.len() {
-        Some(Scheme::TimesTenThousand)
-    } else if firsts.len() > 1 && firsts[0] == 65_536 && firsts.windows(2).all(|pair| pair[1] - pair[0] == 65_536) {
-        Some(Scheme::Sequential)
-    } else {
-        None
-    }
-}
-
 /// One user's part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
@@ -436,16 +396,6 @@ mod tests {
     }
 
     #[test]
-    fn the_published_schemes_are_recognized() {
-        let users = accounts().users;
-        for scheme in [Scheme::TimesTenThousand, Scheme::Sequential] {
-            assert_eq!(recognize(&scheme_text(scheme, &users), &users), Some(scheme));
-        }
-        assert_eq!(scheme_text(Scheme::Sequential, &users[..2]), "alice:65536:65536\nbob:131072:65536\n");
-        assert_eq!(recognize("alice:65601536:65536\nbob:65667072:65536\n", &users), None);
-    }
-
-    #[test]
     fn everybody_with_other_ranges_has_a_part() {
         let accounts = accounts();
         let rule = Rule::default();
@@ -481,7 +431,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = Files { subuid: dir.path().join("subuid"), subgid: dir.path().join("subgid") };
         let accounts = accounts();
-        let old = format!("sys:100000:65536\n{}", scheme_text(Scheme::TimesTenThousand, &accounts.users));
+        let lines: String = accounts.users.iter().map(|u| format!("{}:{}0001:65536\n", u.name, u.uid)).collect();
+        let old = format!("sys:100000:65536\n{lines}");
         fs::write(&files.subuid, &old).unwrap();
         fs::write(&files.subgid, &old).unwrap();
         let (rule, journal) = (Rule::default(), dir.path().join("state/journal"));

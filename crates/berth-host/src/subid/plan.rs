@@ -112,6 +112,17 @@ mod tests {
     }
 
     #[test]
+    fn a_million_users_have_ranges_that_never_meet() {
+        let uids: Vec<u32> = (1_000_000..2_000_000).collect();
+        let users = users(&uids);
+        let rule = Rule::parse("[[bands]]\nuids = '1000000-1999999'\nbase = 100000000\ncount = 4096\n").unwrap();
+        let plan = plan(&rule, &users);
+        assert_eq!((plan.ranges.len(), plan.refused.len()), (1_000_000, 0));
+        let apart = |pair: &[Planned<'_>]| crate::subid::last(pair[0].range) < pair[1].range.first;
+        assert!(plan.ranges.windows(2).all(apart));
+    }
+
+    #[test]
     fn a_proposal_serves_everybody_where_there_is_room() {
         let users = users(&[1000, 1500, 100_123, 110_000, 2_000_100_000, 4_000_000_000]);
         let text = propose(&users).unwrap();

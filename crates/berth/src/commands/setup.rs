@@ -55,7 +55,7 @@ pub struct Args {
 /// What can be set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum What {
-    /// oci.conf and the plugin
+    /// oci.conf, the plugin, and gres.conf where there are GPUs
     Slurm,
     /// containers.conf, storage.conf, registries.conf
     Podman,

@@ -8,10 +8,11 @@ use berth_container::subid::IdKind;
 use berth_host::subid::check::{check, unknown_owners};
 use berth_host::subid::exchange::Document;
 use berth_host::subid::files::{Conflict, Files, Wanted, merge, replace};
-use berth_host::subid::plan::{Plan, plan, propose, room};
+use berth_host::subid::past::inherited;
+use berth_host::subid::plan::{Plan, Room, plan, propose, room};
 use berth_host::subid::rule::SITE_FILE;
 use berth_host::subid::users::{Accounts, Index, Source, User, text_of};
-use berth_host::subid::{Rule, last, nsswitch};
+use berth_host::subid::{Range, Rule, last, nsswitch};
 use serde_json::json;
 
 use crate::command_error::CommandError;
@@ -49,6 +50,8 @@ enum Verb {
         from: From,
         #[command(flatten)]
         files: FileOptions,
+        #[command(flatten)]
+        past: Past,
     },
     /// Write the entries of users to both files, beside those that are there
     ///
@@ -127,12 +130,34 @@ struct FileOptions {
     subgid: PathBuf,
 }
 
+/// Entries of an earlier time.
+#[derive(Clone, Debug, clap::Args)]
+struct Past {
+    /// Tell also whose user ids of then, by this file, somebody else has now
+    #[arg(long, value_name = "FILE")]
+    old_subuid: Option<PathBuf>,
+    /// Likewise of group ids
+    #[arg(long, value_name = "FILE")]
+    old_subgid: Option<PathBuf>,
+}
+
+impl Past {
+    /// The texts of both files; an empty one where none is named.
+    fn texts(&self) -> Result<[String; 2], CommandError> {
+        let read = |path: &Option<PathBuf>| match path {
+            Some(path) => std::fs::read_to_string(path).map_err(|error| CommandError::io("read", path, error)),
+            None => Ok(String::new()),
+        };
+        Ok([read(&self.old_subuid)?, read(&self.old_subgid)?])
+    }
+}
+
 /// Does it, and prints what came of it.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
     match &args.verb {
         Verb::Plan { from, propose: true } => print_proposal(from),
         Verb::Plan { from, .. } => print_plan(from, context),
-        Verb::Check { from, files } => print_check(from, &files.files(), context),
+        Verb::Check { from, files, past } => print_check(from, &files.files(), past, context),
         Verb::Write { from, files, dry_run } => write(from, &files.files(), *dry_run, context),
         Verb::Explain { user, id, rule } => explain(user.as_deref(), *id, rule, context),
         Verb::Export { from, output } => export(from, output.as_deref(), context),
@@ -183,20 +208,37 @@ fn print_proposal(from: &From) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A site has many users: rows are not copied into a tree of values before they are printed.
+#[derive(serde::Serialize)]
+struct Planned<'a> {
+    ranges: Vec<Row<'a>>,
+    refused: Vec<serde_json::Value>,
+    room: Room,
+}
+
+#[derive(serde::Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    uid: u32,
+    first: u32,
+    last: u32,
+    count: u32,
+}
+
+impl<'a> Row<'a> {
+    fn of(user: &'a User, range: Range) -> Row<'a> {
+        Row { name: &user.name, uid: user.uid, first: range.first, last: last(range), count: range.count }
+    }
+}
+
 fn print_plan(from: &From, context: &Context) -> Result<ExitCode, CommandError> {
     let (rule, accounts) = (from.rule.load()?, from.accounts()?);
     let plan = plan(&rule, &accounts.users);
     if context.json() {
-        let range = |planned: &berth_host::subid::Planned<'_>| {
-            json!({ "name": planned.user.name, "uid": planned.user.uid, "first": planned.range.first,
-                "last": last(planned.range), "count": planned.range.count })
-        };
+        let ranges = plan.ranges.iter().map(|planned| Row::of(planned.user, planned.range)).collect();
         let refused = |(user, reason): &(&User, berth_host::subid::Refused)| json!({ "name": user.name, "uid": user.uid, "reason": reason.to_string() });
-        output::json(&json!({
-            "ranges": plan.ranges.iter().map(range).collect::<Vec<_>>(),
-            "refused": plan.refused.iter().map(refused).collect::<Vec<_>>(),
-            "room": room(&rule),
-        }))?;
+        let refused = plan.refused.iter().map(refused).collect();
+        output::json(&Planned { ranges, refused, room: room(&rule) })?;
     } else {
         let line = |planned: &berth_host::subid::Planned<'_>| {
             format!("{}:{}:{}", planned.user.name, planned.range.first, planned.range.count)
@@ -216,8 +258,8 @@ fn tell_refused(plan: &Plan<'_>, context: &Context) {
     }
 }
 
-fn print_check(from: &From, files: &Files, context: &Context) -> Result<ExitCode, CommandError> {
-    let texts = files.texts()?;
+fn print_check(from: &From, files: &Files, past: &Past, context: &Context) -> Result<ExitCode, CommandError> {
+    let (texts, past) = (files.texts()?, past.texts()?);
     let texts = [texts[0].as_str(), texts[1].as_str()];
     // All users, whoever is asked about: those in the way may be others.
     let mut accounts = from.users.accounts()?;
@@ -226,6 +268,7 @@ fn print_check(from: &From, files: &Files, context: &Context) -> Result<ExitCode
         accounts.users.extend(from.users.named(&unknown)?);
     }
     let mut found = check(texts, &accounts);
+    found.extend(inherited([&past[0], &past[1]], texts, &accounts));
     if !from.user.is_empty() {
         let index = Index::new(&accounts.users);
         let names = from.user.iter().filter_map(|name| index.owner(name)).map(|user| user.name.as_str());

@@ -65,6 +65,38 @@ pub const PLANTS: &[Plant] = &[
          echo optional /opt/spank_pyxis.so >>/etc/slurm/plugstack.conf",
         "rm /opt/spank_pyxis.so",
     ),
+    // srun says so, and the check-up knows why.
+    Plant {
+        also: &["plugin-setting"],
+        ..found("plugin-not-loaded", "sed -i 's,spank_berth.so,& nonsense=1,' /etc/slurm/plugstack.conf", "")
+    },
+    mended(
+        "runtime-path-missing",
+        "sed -i 's,spank_berth.so,& runtime_path=/srv/no/where,' /etc/slurm/plugstack.conf",
+        "rm -r /srv/no",
+    ),
+    mended(
+        "runtime-path-open",
+        "mkdir /srv/r; chmod 777 /srv/r; sed -i 's,spank_berth.so,& runtime_path=/srv/r,' /etc/slurm/plugstack.conf",
+        "rmdir /srv/r",
+    ),
+    found(
+        "runtime-path-owner",
+        "mkdir /srv/r; chown tuser1 /srv/r; sed -i 's,spank_berth.so,& runtime_path=/srv/r,' /etc/slurm/plugstack.conf",
+        "rmdir /srv/r",
+    ),
+    found(
+        "runtime-path-read-only",
+        "mkdir -p /srv/s; mount -t tmpfs -o ro tmpfs /srv/s; \
+         sed -i 's,spank_berth.so,& runtime_path=/srv/s/berth,' /etc/slurm/plugstack.conf",
+        "umount /srv/s; rmdir /srv/s",
+    ),
+    found(
+        "runtime-path-full",
+        "mkdir -p /srv/s; mount -t tmpfs -o size=1m tmpfs /srv/s; \
+         sed -i 's,spank_berth.so,& runtime_path=/srv/s/berth,' /etc/slurm/plugstack.conf",
+        "umount /srv/s; rmdir /srv/s",
+    ),
     found("plugin-unused", ">/etc/slurm/plugstack.conf", ""),
     found("plugstack-line", "echo Optional /opt/x.so >>/etc/slurm/plugstack.conf", ""),
     // The controller is asked with a credential.
@@ -93,9 +125,17 @@ pub const PLANTS: &[Plant] = &[
          chmod 777 /etc/slurm/prolog.sh",
         "rm /etc/slurm/prolog.sh",
     ),
+    found(
+        "script-interpreter",
+        "echo Epilog=/etc/slurm/epilog.sh >>/etc/slurm/slurm.conf; printf '#!/bin/sh\\r\\n' >/etc/slurm/epilog.sh; \
+         chmod 755 /etc/slurm/epilog.sh",
+        "rm /etc/slurm/epilog.sh",
+    ),
     found("slurm-proctrack", "echo ProctrackType=proctrack/linuxproc >>/etc/slurm/slurm.conf", ""),
     found("slurm-interactive", "sed -i /^LaunchParameters/d /etc/slurm/slurm.conf", ""),
     found("slurm-cgroup-plugin", "echo CgroupPlugin=cgroup/v2 >/etc/slurm/cgroup.conf", ""),
+    found("mpi-default", "echo MpiDefault=pmix_v9 >>/etc/slurm/slurm.conf", ""),
+    found("gres-autodetect", "echo AutoDetect=nvml >/etc/slurm/gres.conf", "rm /etc/slurm/gres.conf"),
     found("gres-device", "echo Name=gpu File=/dev/none0 >/etc/slurm/gres.conf", "rm /etc/slurm/gres.conf"),
     found("config-broken", "mkdir -p /etc/berth; echo nonsense = 1 >/etc/berth/berth.toml", ""),
     found("store-unwritable", "mkdir -p /home/tuser1/.local/share/berth/store", "rm -r /home/tuser1/.local"),
@@ -121,6 +161,11 @@ pub const PLANTS: &[Plant] = &[
         "echo 5 >/tmp/few; mount --bind /tmp/few /proc/sys/user/max_user_namespaces",
         "umount /proc/sys/user/max_user_namespaces; rm -f /tmp/few /etc/sysctl.d/60-berth.conf",
     ),
+    mended(
+        "namespaces-few",
+        "echo 5 >/tmp/few; mount --bind /tmp/few /proc/sys/user/max_net_namespaces",
+        "umount /proc/sys/user/max_net_namespaces; rm -f /tmp/few /etc/sysctl.d/60-berth.conf",
+    ),
     mended("fuse-closed", "chmod 600 /dev/fuse", "chmod 666 /dev/fuse"),
     mended(
         "newuidmap-powerless",
@@ -130,6 +175,11 @@ pub const PLANTS: &[Plant] = &[
     found(
         "subid-overlap",
         "printf 'tuser1:100000:65536\\ntuser2:110000:65536\\n' | tee /etc/subuid >/etc/subgid",
+        "rm /etc/subuid /etc/subgid",
+    ),
+    found(
+        "subid-sequential",
+        "printf 'tuser1:65536:65536\\ntuser2:131072:65536\\n' | tee /etc/subuid >/etc/subgid",
         "rm /etc/subuid /etc/subgid",
     ),
     found("podman-storage-conf", "echo '[storage' >/etc/containers/storage.conf", "rm /etc/containers/storage.conf"),

@@ -41,6 +41,7 @@ const fn prepared(kind: &'static str, plant: fn(&mut World)) -> Plant {
 const OCI: &str = "/etc/slurm/oci.conf";
 const SLURM: &str = "/etc/slurm/slurm.conf";
 const STACK: &str = "/etc/slurm/plugstack.conf";
+const OWN_STACK: &str = "/etc/slurm/plugstack.conf.d/berth.conf";
 const PLUGIN: &str = "/usr/lib/berth/spank_berth.so";
 const DOCKER: &str = "/etc/docker/daemon.json";
 
@@ -50,6 +51,7 @@ pub const PLANTS: &[Plant] = &[
     found("kernel-old", |w| w.write("/proc/sys/kernel/osrelease", "4.18.0-553.el8\n")),
     mended("userns-off", |w| w.write("/proc/sys/user/max_user_namespaces", "0\n")),
     mended("userns-few", |w| w.write("/proc/sys/user/max_user_namespaces", "10\n")),
+    mended("namespaces-few", |w| w.write("/proc/sys/user/max_net_namespaces", "0\n")),
     mended("userns-clone", |w| w.write("/proc/sys/kernel/unprivileged_userns_clone", "0\n")),
     found("userns-fails", |w| w.breaks(Attempt::UserNamespace, "Permission denied")),
     found("overlay-fails", |w| w.breaks(Attempt::Overlay, "Invalid argument")),
@@ -77,6 +79,10 @@ pub const PLANTS: &[Plant] = &[
     mended("newuidmap-powerless", |w| w.mode("/usr/bin/newuidmap", 0o755)),
     found("newuidmap-nosuid", |w| w.mount("/usr/bin/newuidmap", "ext4", "rw,nosuid")),
     found("subid-missing", |w| w.write("/etc/subuid", "bob:165536:65536\n")),
+    mended("subid-no-file", |w| {
+        w.write("/etc/nsswitch.conf", "subid: berth\n");
+        w.remove("/etc/subgid");
+    }),
     found("subid-overlap", |w| {
         w.append("/etc/subuid", "carol:170000:65536");
         w.append("/etc/subgid", "carol:170000:65536");
@@ -84,6 +90,11 @@ pub const PLANTS: &[Plant] = &[
     found("subid-account", |w| w.append("/etc/passwd", "dave:x:100005:100::/home/dave:/bin/sh")),
     found("subid-wraps", |w| w.append("/etc/subuid", "carol:4294960000:65536")),
     found("subid-malformed", |w| w.append("/etc/subuid", "carol;1")),
+    found("subid-sequential", |w| {
+        for file in ["/etc/subuid", "/etc/subgid"] {
+            w.write(file, "alice:65536:65536\nbob:131072:65536\n");
+        }
+    }),
     found("subid-small", |w| w.append("/etc/subuid", "carol:300000:10")),
     mended("subid-open", |w| w.mode("/etc/subuid", 0o666)),
     found("subid-fails", |w| w.breaks(Attempt::ManyIds, "newuidmap: write to uid_map failed")),
@@ -103,7 +114,7 @@ pub const PLANTS: &[Plant] = &[
     found("store-noexec", |w| w.mount("/home/alice/store", "ext4", "rw,noexec")),
     found("store-locks", |w| w.mount("/home/alice/store", "nfs", "rw,nolock")),
     found("store-locks", |w| w.breaks(Attempt::Locks, "Function not implemented")),
-    found("store-full", |w| w.fake.space.free = 1 << 20),
+    found("store-full", |w| w.fill("/home/alice/store")),
     found("store-files", |w| w.fake.space.files = Some(10)),
     found("store-quota", |w| {
         w.says("quota -w -p -u alice", says("     /dev/sda1  999999* 1000000 1100000  0 5 0 0\n"))
@@ -144,6 +155,24 @@ pub const PLANTS: &[Plant] = &[
     }),
     found("plugin-unused", |w| w.write(STACK, "# nothing\n")),
     found("plugin-not-loaded", |w| w.says("srun --help", says("Usage: srun\n"))),
+    found("plugin-setting", |w| w.write(OWN_STACK, &format!("optional {PLUGIN} runtime-path=/local\n"))),
+    mended("runtime-path-missing", |w| w.write(OWN_STACK, &format!("optional {PLUGIN} runtime_path=/local/a/b\n"))),
+    found("runtime-path-kind", |w| {
+        w.directory("/local/real", 0o755);
+        w.remove("/var/lib/berth");
+        std::os::unix::fs::symlink(w.at("/local/real"), w.at("/var/lib/berth")).unwrap();
+    }),
+    found("runtime-path-owner", |w| w.foreign("/var/lib/berth", 1000)),
+    mended("runtime-path-open", |w| w.mode("/var/lib/berth", 0o775)),
+    mended("runtime-path-closed", |w| w.mode("/var/lib/berth", 0o700)),
+    found("runtime-path-network", |w| w.mount("/var/lib/berth", "nfs4", "rw")),
+    found("runtime-path-network", |w| {
+        w.mount("/scratch", "lustre", "rw,flock");
+        w.directory("/scratch", 0o755);
+        w.write(OWN_STACK, &format!("optional {PLUGIN} container_scope=job runtime_path=/scratch/berth\n"));
+    }),
+    found("runtime-path-read-only", |w| w.mount("/var/lib", "ext4", "ro")),
+    found("runtime-path-full", |w| w.fill("/var/lib")),
     found("plugstack-line", |w| w.append(STACK, "Optional /usr/lib/x.so")),
     found("plugstack-include", |w| {
         w.append(SLURM, "SlurmctldParameters=enable_configless");
@@ -186,12 +215,22 @@ pub const PLANTS: &[Plant] = &[
         w.says("unmunge -n --socket /run/munge/munge.socket.2 <MUNGE:abc:\n", fails("Rewound credential"))
     }),
     found("mpi-no-pmix", |w| w.says("srun --mpi=list", says("MPI plugin types are...\n\tnone\n\tpmi2\n"))),
+    found("mpi-default", |w| w.append(SLURM, "MpiDefault=pmix_v4")),
     // Scripts and devices.
     found("script-missing", |w| w.remove("/etc/slurm/prolog.sh")),
     mended("script-mode", |w| w.mode("/etc/slurm/epilog.d/10-clean", 0o644)),
+    found("script-interpreter", |w| w.write_mode("/etc/slurm/prolog.sh", "#!/bin/sh\r\ntrue\r\n", 0o755)),
+    found("script-interpreter", |w| w.write_mode("/etc/slurm/prolog.sh", "true\n", 0o755)),
     mended("script-open", |w| w.mode("/etc/slurm/prolog.sh", 0o777)),
     found("gres-missing", |w| w.remove("/etc/slurm/gres.conf")),
     found("gres-device", |w| w.remove("/dev/nvidia1")),
+    found("gres-device", |w| {
+        w.write(
+            "/etc/slurm/gres.conf",
+            "NodeName=n[1,3] Name=gpu File=/dev/nvidia7\nNodeName=n2 Name=gpu File=/dev/x\n",
+        )
+    }),
+    found("gres-autodetect", |w| w.write("/etc/slurm/gres.conf", "AutoDetect=nvml\n")),
     found("slurm-cgroup-plugin", |w| {
         w.remove("/sys/fs/cgroup/cgroup.controllers");
         w.remove("/usr/bin/podman");
@@ -234,6 +273,12 @@ pub const PLANTS: &[Plant] = &[
         drop(w.environment.insert("SSL_CERT_FILE".to_owned(), "/nowhere.pem".to_owned()))
     }),
     found("certificate-broken", |w| w.write("/etc/containers/certs.d/registry.site/ca.crt", "DER")),
+    found("certificate-expired", |w| {
+        let file = "/etc/containers/certs.d/registry.site/ca.crt";
+        let mut said = fails("");
+        said.stdout = "Certificate will expire\n".to_owned();
+        w.says(&format!("openssl x509 -noout -checkend 0 -in {file}"), said);
+    }),
     found("certificate-key", |w| {
         w.write("/etc/containers/certs.d/registry.site/client.cert", "-----BEGIN CERTIFICATE-----\n")
     }),

@@ -41,6 +41,7 @@ const FILES: &[(&str, u32, &str)] = &[
         "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\nbob:x:1001:1001::/home/bob:/bin/sh\ncarol:x:1002:1002::/home/carol:/bin/sh\n",
     ),
     ("/etc/group", 0o644, "root:x:0:\n"),
+    ("/bin/sh", 0o755, ""),
     ("/usr/bin/berth", 0o755, ""),
     ("/etc/nsswitch.conf", 0o644, "passwd: files\n"),
     ("/etc/subuid", 0o644, "alice:100000:65536\nbob:165536:65536\n"),
@@ -107,6 +108,8 @@ pub struct Fake {
     /// Hosts that cannot be reached.
     pub unreachable: BTreeSet<String>,
     pub space: Space,
+    /// Below these, there is next to no room.
+    pub full: Vec<PathBuf>,
     pub clock: i64,
     /// Files that are not root's.
     pub foreign: BTreeMap<PathBuf, u32>,
@@ -129,8 +132,9 @@ impl Tries for Fake {
         if self.unreachable.contains(host) { Err("connection refused".to_owned()) } else { Ok(()) }
     }
 
-    fn space(&self, _: &Path) -> Option<Space> {
-        Some(self.space)
+    fn space(&self, path: &Path) -> Option<Space> {
+        let full = self.full.iter().any(|full| path.starts_with(full));
+        Some(Space { free: if full { 1 << 20 } else { self.space.free }, ..self.space })
     }
 
     fn clock_of(&self, _: &Path) -> Option<i64> {
@@ -182,6 +186,7 @@ impl World {
             fails: Vec::new(),
             unreachable: BTreeSet::new(),
             space,
+            full: Vec::new(),
             clock: 0,
             foreign: BTreeMap::new(),
             own,
@@ -225,6 +230,7 @@ impl World {
         for (path, mode, text) in SLURM {
             world.write_mode(path, text, *mode);
         }
+        world.directory("/var/lib/berth", 0o755);
         // Without the plugin's form, which has fewer lines to go wrong.
         let advised = oci::advised(Version::parse(version).unwrap(), false);
         let text: String = advised.unwrap().iter().map(|line| format!("{}\n", line.text)).collect();
@@ -323,6 +329,12 @@ impl World {
 
     pub fn breaks(&mut self, attempt: Attempt, reason: &'static str) {
         self.fake.fails.push((attempt, reason));
+    }
+
+    /// Next to no room below a folder.
+    pub fn fill(&mut self, path: &str) {
+        let path = self.at(path);
+        self.fake.full.push(path);
     }
 
     /// A file system on a folder.

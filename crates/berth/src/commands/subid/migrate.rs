@@ -4,10 +4,11 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use berth_host::subid::files::FileError;
-use berth_host::subid::migrate::{JOURNAL, Migration, Scheme, Watch, prepare, recognize, scheme_text};
+use berth_host::subid::migrate::{JOURNAL, Migration, Watch, prepare};
 use berth_host::subid::plan::plan;
+use berth_host::subid::scheme::{self, Scheme, recognize};
 use berth_host::subid::shift::{Owners, Report};
-use berth_host::subid::users::User;
+use berth_host::subid::users::{Source, User};
 use serde_json::json;
 
 use crate::command_error::CommandError;
@@ -30,6 +31,9 @@ pub struct Options {
     /// What users had follows from a published scheme, and not from the files
     #[arg(long, value_name = "SCHEME", conflicts_with_all = ["old_subuid", "old_subgid"])]
     from_scheme: Option<SchemeName>,
+    /// The users of the time of --from-scheme, where they were others: a file as for --users
+    #[arg(long, value_name = "FILE", requires = "from_scheme", value_parser = Source::parse)]
+    old_users: Option<Source>,
     /// Where a user's files are; may be repeated. %h is the home, %u the name, %U the uid
     #[arg(long, value_name = "DIR", default_value = "%h")]
     tree: Vec<String>,
@@ -104,8 +108,10 @@ fn prepared(options: &Options, context: &Context) -> Result<(Migration, Vec<(Str
         SchemeName::Sequential => Scheme::Sequential,
     });
     if let Some(scheme) = scheme {
-        let text = scheme_text(scheme, &accounts.users);
-        old = [text.clone(), text];
+        old = match &options.old_users {
+            Some(source) => scheme::texts(scheme, &source.accounts()?),
+            None => scheme::texts(scheme, &options.from.users.accounts()?),
+        };
     }
     match recognize(&old[0], &accounts.users) {
         Some(Scheme::TimesTenThousand) => context.note("the entries follow uid x 10000: neighbours share ids"),
