@@ -78,7 +78,9 @@ impl Compression {
         let number = |default: u32, low: u32, high: u32| match level.map(str::parse::<u32>) {
             None => Ok(default),
             Some(Ok(level)) if (low..=high).contains(&level) => Ok(level),
-            Some(_) => Err(Error::BadSetting(format!("{name} has the levels {low} to {high}, not `{}`", level.unwrap_or("")))),
+            Some(_) => {
+                Err(Error::BadSetting(format!("{name} has the levels {low} to {high}, not `{}`", level.unwrap_or(""))))
+            }
         };
         match name {
             "zstd" => Ok(Compression::Zstd(number(3, 1, 22)? as i32)),
@@ -142,7 +144,9 @@ impl Decoder {
                 read_all(reader.map_err(|error| format!("an lzma block: {error}"))?, output)
             }
             Decoder::Xz => read_all(XzReader::new_mem_limit(input, false, XZ_MEMORY_KIB), output),
-            Decoder::Lz4 => lz4_flex::block::decompress_into(input, output).map_err(|error| format!("an lz4 block: {error}")),
+            Decoder::Lz4 => {
+                lz4_flex::block::decompress_into(input, output).map_err(|error| format!("an lz4 block: {error}"))
+            }
             Decoder::Zstd(state) => {
                 state.decompress_to_buffer(input, output).map_err(|error| format!("a zstd block: {error}"))
             }
@@ -202,7 +206,7 @@ impl Encoder {
             Encoder::None => return Ok(false),
             Encoder::Gzip(state) => {
                 state.reset();
-                // One byte less than the input: what does not fit is not wanted.
+                // What does not fit into the input's size is not wanted.
                 output.reserve(input.len());
                 let status = state.compress_vec(input, output, FlushCompress::Finish);
                 if status.map_err(|error| error.to_string())? != Status::StreamEnd {
@@ -271,7 +275,10 @@ mod tests {
         let noise: Vec<u8> = (0u32..4096).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         for compression in [Compression::None, Compression::Gzip(9), Compression::Lz4, Compression::Zstd(3)] {
             let mut packed = Vec::new();
-            assert!(!Encoder::new(compression, 4096).unwrap().encode(&noise[..64], &mut packed).unwrap(), "{compression:?}");
+            assert!(
+                !Encoder::new(compression, 4096).unwrap().encode(&noise[..64], &mut packed).unwrap(),
+                "{compression:?}"
+            );
         }
     }
 

@@ -74,7 +74,12 @@ fn line(
     let path = if path.is_empty() { "/".to_owned() } else { printable(path) };
     let mut text = format!(
         "{path} {:?} {:04o} {}:{} {}.{:09}",
-        attributes.kind, attributes.mode, attributes.uid, attributes.gid, attributes.mtime, attributes.mtime_nanoseconds
+        attributes.kind,
+        attributes.mode,
+        attributes.uid,
+        attributes.gid,
+        attributes.mtime,
+        attributes.mtime_nanoseconds
     );
     // Writing into a text cannot fail.
     match attributes.kind {

@@ -1,8 +1,10 @@
 //! A directory of the host, walked by descriptor.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 
@@ -32,8 +34,9 @@ pub fn add_directory(root: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<()> {
     let top = rustix::fs::openat(root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| read_error(b"", error))?;
     let status = rustix::fs::fstat(&top).map_err(|error| read_error(b"", error))?;
-    sink.add(b"", &metadata(&status, xattrs_of(&top, b"")?), Content::Directory)?;
-    Walk { sink, names: HashMap::new(), path: Vec::new() }.directory(top, 0)
+    let mut buffers = Buffers::new();
+    sink.add(b"", &metadata(&status, buffers.xattrs_of(&top, b"")?), Content::Directory)?;
+    Walk { sink, names: HashMap::new(), path: Vec::new(), buffers }.directory(top, 0)
 }
 
 struct Walk<'a> {
@@ -41,6 +44,7 @@ struct Walk<'a> {
     /// First names of files that have several, by device and inode.
     names: HashMap<(u64, u64), Vec<u8>>,
     path: Vec<u8>,
+    buffers: Buffers,
 }
 
 impl Walk<'_> {
@@ -69,7 +73,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn entry(&mut self, parent: BorrowedFd<'_>, name: &std::ffi::CStr, depth: usize) -> Result<()> {
+    fn entry(&mut self, parent: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result<()> {
         let fault = |path: &[u8]| {
             let path = path.to_vec();
             move |error| read_error(&path, error)
@@ -93,7 +97,7 @@ impl Walk<'_> {
         match kind {
             FileType::Directory => {
                 let directory = open(OFlags::RDONLY | OFlags::DIRECTORY)?;
-                let metadata = metadata(&status, xattrs_of(&directory, &self.path)?);
+                let metadata = metadata(&status, self.buffers.xattrs_of(&directory, &self.path)?);
                 self.sink.add(&self.path, &metadata, Content::Directory)?;
                 self.directory(directory, depth + 1)
             }
@@ -103,13 +107,13 @@ impl Walk<'_> {
                 if (now.st_dev, now.st_ino) != (status.st_dev, status.st_ino) {
                     return Err(read_error(&self.path, Errno::STALE));
                 }
-                let metadata = metadata(&now, xattrs_of(&file, &self.path)?);
+                let metadata = metadata(&now, self.buffers.xattrs_of(&file, &self.path)?);
                 let size = now.st_size.try_into().unwrap_or(0);
                 self.sink.add(&self.path, &metadata, Content::File { size, data: &mut File::from(file) })
             }
             _ => {
                 // These cannot be opened, so their xattrs are asked for by path: through the descriptor, not by the name.
-                let metadata = metadata(&status, link_xattrs_of(&place, &self.path)?);
+                let metadata = metadata(&status, self.buffers.xattrs_of_place(&place, &self.path)?);
                 let device = (rustix::fs::major(status.st_rdev), rustix::fs::minor(status.st_rdev));
                 let target;
                 let content = match kind {
@@ -139,50 +143,58 @@ fn metadata(status: &Stat, xattrs: Vec<Xattr>) -> Metadata {
     }
 }
 
-fn xattrs_of(file: &OwnedFd, path: &[u8]) -> Result<Vec<Xattr>> {
-    collect_xattrs(
-        path,
-        |buffer| rustix::fs::flistxattr(file, buffer),
-        |name, buffer| rustix::fs::fgetxattr(file, name, buffer),
-    )
+/// Buffers for names and values of xattrs.
+struct Buffers {
+    names: Vec<u8>,
+    value: Vec<u8>,
 }
 
-fn link_xattrs_of(place: &OwnedFd, path: &[u8]) -> Result<Vec<Xattr>> {
-    use std::os::fd::AsRawFd as _;
-    // An O_PATH descriptor has no xattrs of its own, but /proc leads from it to the very file.
-    let itself = format!("/proc/self/fd/{}", place.as_raw_fd());
-    collect_xattrs(
-        path,
-        |buffer| rustix::fs::listxattr(&itself, buffer),
-        |name, buffer| rustix::fs::getxattr(&itself, name, buffer),
-    )
-}
-
-fn collect_xattrs(
-    path: &[u8],
-    list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
-    get: impl Fn(&std::ffi::CStr, &mut [u8]) -> rustix::io::Result<usize>,
-) -> Result<Vec<Xattr>> {
-    // Most files have none: asking how many bytes there are costs no buffer.
-    match list(&mut []) {
-        Ok(0) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
-        Ok(_) => {}
-        Err(error) => return Err(read_error(path, error)),
+impl Buffers {
+    fn new() -> Buffers {
+        Buffers { names: vec![0; XATTRS], value: vec![0; XATTRS] }
     }
-    let mut names = vec![0; XATTRS];
-    let length = list(&mut names).map_err(|error| read_error(path, error))?;
-    let mut xattrs = Vec::new();
-    let mut value = vec![0; XATTRS];
-    for name in names[..length].split_inclusive(|&byte| byte == 0) {
-        let Ok(name) = std::ffi::CStr::from_bytes_with_nul(name) else { continue };
-        match get(name, &mut value) {
-            Ok(length) => xattrs.push((name.to_bytes().to_vec(), value[..length].to_vec())),
-            // Gone since, or not for us to see.
-            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => {}
+
+    fn xattrs_of(&mut self, file: &OwnedFd, path: &[u8]) -> Result<Vec<Xattr>> {
+        self.collect(
+            path,
+            |buffer| rustix::fs::flistxattr(file, buffer),
+            |name, buffer| rustix::fs::fgetxattr(file, name, buffer),
+        )
+    }
+
+    fn xattrs_of_place(&mut self, place: &OwnedFd, path: &[u8]) -> Result<Vec<Xattr>> {
+        // An O_PATH descriptor has no xattrs of its own, but /proc leads from it to the very file.
+        let itself = format!("/proc/self/fd/{}", place.as_raw_fd());
+        self.collect(
+            path,
+            |buffer| rustix::fs::listxattr(&itself, buffer),
+            |name, buffer| rustix::fs::getxattr(&itself, name, buffer),
+        )
+    }
+
+    fn collect(
+        &mut self,
+        path: &[u8],
+        list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+        get: impl Fn(&CStr, &mut [u8]) -> rustix::io::Result<usize>,
+    ) -> Result<Vec<Xattr>> {
+        let length = match list(&mut self.names) {
+            Ok(length) => length,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => 0,
             Err(error) => return Err(read_error(path, error)),
+        };
+        let mut xattrs = Vec::new();
+        for name in self.names[..length].split_inclusive(|&byte| byte == 0) {
+            let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+            match get(name, &mut self.value) {
+                Ok(length) => xattrs.push((name.to_bytes().to_vec(), self.value[..length].to_vec())),
+                // Gone since, or not for us to see.
+                Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => {}
+                Err(error) => return Err(read_error(path, error)),
+            }
         }
+        Ok(xattrs)
     }
-    Ok(xattrs)
 }
 
 fn read_error(path: &[u8], error: Errno) -> Error {

@@ -84,10 +84,6 @@ impl<F> Nodes<F> {
         &self.nodes[id]
     }
 
-    pub fn get_mut(&mut self, id: NodeId) -> &mut Node<F> {
-        &mut self.nodes[id]
-    }
-
     /// The sets of xattrs by their number, each sorted by name.
     pub fn xattr_sets(&self) -> &[Vec<Xattr>] {
         &self.sets
@@ -248,8 +244,7 @@ fn cannot(path: &[u8], reason: &str) -> Error {
 
 /// The names of a path.
 fn names(path: &[u8]) -> Result<Vec<&[u8]>> {
-    let names: Vec<_> =
-        path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
+    let names: Vec<_> = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
     if names.iter().any(|name| *name == b".." || name.len() > LONGEST_NAME || name.contains(&0)) {
         return Err(cannot(path, "a name that no file can have"));
     }

@@ -38,12 +38,7 @@ impl Squashfs {
         }
     }
 
-    pub(super) fn list(
-        &self,
-        directory: u64,
-        offset: u64,
-        each: &mut dyn FnMut(DirEntry<'_>) -> bool,
-    ) -> Result<()> {
+    pub(super) fn list(&self, directory: u64, offset: u64, each: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<()> {
         let listing = self.listing(directory)?;
         let (header, in_run) = ((offset >> IN_RUN), (offset & ((1 << IN_RUN) - 1)) as u32);
         let header = u32::try_from(header).unwrap_or(u32::MAX);

@@ -108,8 +108,7 @@ impl SquashfsWriter {
         let directory_table = output.position();
         output.write(&tree.directories)?;
         let fragment_table = output.table(&done.fragments, &mut encoder)?;
-        let export_table =
-            if options.exportable { output.table(&tree.references, &mut encoder)? } else { NO_TABLE };
+        let export_table = if options.exportable { output.table(&tree.references, &mut encoder)? } else { NO_TABLE };
         let id_table = output.table(&tree.ids, &mut encoder)?;
         let xattr_table = match &tree.xattrs {
             Some(xattrs) => output.xattrs(xattrs, &mut encoder)?,
@@ -149,12 +148,7 @@ impl SquashfsWriter {
         };
         let bytes = bytes_used.next_multiple_of(PADDING);
         output.close(bytes, &head.to_bytes())?;
-        Ok(Summary {
-            bytes,
-            nodes: u64::from(tree.count),
-            contents: done.bytes,
-            xattrs_left_out: tree.xattrs_left_out,
-        })
+        Ok(Summary { bytes, nodes: u64::from(tree.count), contents: done.bytes, xattrs_left_out: tree.xattrs_left_out })
     }
 }
 

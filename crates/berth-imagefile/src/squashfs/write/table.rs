@@ -162,4 +162,3 @@ pub(super) fn compressor_options(options: &Options) -> Vec<u8> {
     };
     numbers.into_iter().flat_map(u32::to_le_bytes).collect()
 }
-

@@ -78,7 +78,8 @@ impl Ids {
             return Ok(number);
         }
         let number = u16::try_from(self.numbers.len()).ok().filter(|&number| number < u16::MAX);
-        let number = number.ok_or_else(|| Error::BadSetting("squashfs has room for 65,535 different owners".to_owned()))?;
+        let number =
+            number.ok_or_else(|| Error::BadSetting("squashfs has room for 65,535 different owners".to_owned()))?;
         self.numbers.insert(id, number);
         self.table.extend_from_slice(&id.to_le_bytes());
         Ok(number)
@@ -136,7 +137,8 @@ pub(super) fn lay_out(nodes: &Nodes<FileId>, done: &Done, encoder: &mut Encoder)
             _ => 0,
         };
         let (uid, gid) = (ids.number(node.uid)?, ids.number(node.gid)?);
-        let bytes = write_inode(&Inode { node, number, parent, uid, gid, xattrs, subdirectories, listing: &listing, stored })?;
+        let bytes =
+            write_inode(&Inode { node, number, parent, uid, gid, xattrs, subdirectories, listing: &listing, stored })?;
         inodes.write(&bytes, encoder)?;
     }
     Ok(Tree {
@@ -171,8 +173,7 @@ fn write_listing(
     let mut last_block = start;
     while let Some((first_name, _, first)) = rest.first() {
         let fits = |place: &Place| {
-            place.block == first.block
-                && i16::try_from(i64::from(place.number) - i64::from(first.number)).is_ok()
+            place.block == first.block && i16::try_from(i64::from(place.number) - i64::from(first.number)).is_ok()
         };
         let run = rest.iter().take(HEADER_ENTRIES as usize).take_while(|(_, _, place)| fits(place)).count();
         let (entries, later) = rest.split_at(run);
@@ -330,7 +331,8 @@ fn write_xattrs(sets: &[Vec<Xattr>], encoder: &mut Encoder) -> Result<(Option<Xa
         let mut bytes = Vec::new();
         let mut known = 0u32;
         for (name, value) in set {
-            let prefix = XATTR_PREFIXES.iter().enumerate().find_map(|(kind, prefix)| Some((kind, name.strip_prefix(*prefix)?)));
+            let prefix =
+                XATTR_PREFIXES.iter().enumerate().find_map(|(kind, prefix)| Some((kind, name.strip_prefix(*prefix)?)));
             let Some((kind, rest)) = prefix else {
                 left_out += 1;
                 continue;
