@@ -14,15 +14,23 @@ use berth_imagefile::source::directory::add_directory;
 use berth_imagefile::squashfs::Options;
 use berth_imagefile::squashfs::SquashfsWriter;
 
+#[path = "../../berth-imagefile/tests/support/mod.rs"]
+mod support;
+
 type Failure = Box<dyn std::error::Error>;
 
-const USAGE: &str = "onefile list IMAGE | pack DIR IMAGE [COMPRESSION [BLOCK-SIZE]] | mount IMAGE DIR [image|UID:GID]";
+const USAGE: &str =
+    "onefile list IMAGE | pack DIR IMAGE [COMPRESSION [BLOCK-SIZE]] | mount IMAGE DIR [image|UID:GID] | walk DIR";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments.as_slice() {
         ["list", image] => list(image),
+        ["walk", directory] => {
+            support::walk(Path::new(directory), false).iter().for_each(|line| println!("{line}"));
+            Ok(())
+        }
         ["pack", directory, image, rest @ ..] => pack(directory, image, rest),
         ["mount", image, directory, rest @ ..] => serve(image, directory, rest),
         _ => Err(USAGE.into()),

@@ -76,8 +76,8 @@ pub fn mount(device: &Path, source: &str) -> Result<Mounted, Error> {
     rustix::mount::fsconfig_create(context.as_fd()).map_err(at("create"))?;
     let attributes =
         MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let mount = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-        .map_err(at("fsmount"))?;
+    let mount =
+        rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(at("fsmount"))?;
     Ok(Mounted { connection, mount })
 }
 

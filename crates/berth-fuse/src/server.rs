@@ -249,9 +249,7 @@ impl Server {
                 return put(answer, None, dirent);
             }
             match self.attributes(entry.node) {
-                Ok(attributes) if attributes.kind == entry.kind => {
-                    put(answer, Some((entry.node, &attributes)), dirent)
-                }
+                Ok(attributes) if attributes.kind == entry.kind => put(answer, Some((entry.node, &attributes)), dirent),
                 Ok(_) => {
                     failed = Some(Errno::IO);
                     false

@@ -192,7 +192,11 @@ fn walk_into(
     names.sort();
     for name in names {
         let mut value = vec![0; 65_536];
-        let length = rustix::fs::lgetxattr(place, name, &mut value).unwrap();
+        // squashfuse lists what it does not give.
+        let length = match rustix::fs::lgetxattr(place, name, &mut value) {
+            Err(rustix::io::Errno::NODATA) => continue,
+            length => length.unwrap(),
+        };
         write!(text, " {}={}", name.escape_ascii(), value[..length].escape_ascii()).unwrap();
     }
     lines.push(text);
