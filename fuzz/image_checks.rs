@@ -18,9 +18,9 @@ pub fn image(data: &[u8]) {
     let Ok(tree) = berth_imagefile::open(file, "fuzzed") else { return };
     let tree = &*tree;
     let _ = tree.statistics();
-    let mut todo = vec![(tree.root(), vec![tree.root()])];
+    let mut todo = vec![(tree.root(), Kind::Directory, vec![tree.root()])];
     let mut seen = 0;
-    while let Some((node, above)) = todo.pop() {
+    while let Some((node, kind, above)) = todo.pop() {
         seen += 1;
         if seen > NODES {
             return;
@@ -28,6 +28,9 @@ pub fn image(data: &[u8]) {
         let _ = tree.xattrs(node);
         let _ = tree.read_link(node);
         let Ok(attributes) = tree.attributes(node) else { continue };
+        if attributes.kind != kind {
+            continue;
+        }
         read(tree, node, attributes.size);
         for (child, kind) in list(tree, node) {
             let mut path = above.clone();
@@ -35,7 +38,7 @@ pub fn image(data: &[u8]) {
                 assert!(!path.contains(&child), "a directory lies in itself");
                 path.push(child);
             }
-            todo.push((child, path));
+            todo.push((child, kind, path));
         }
     }
 }
@@ -56,7 +59,10 @@ fn list(tree: &dyn Tree, node: u64) -> Vec<(u64, Kind)> {
     let mut offsets = Vec::new();
     let listed = tree.read_dir(node, 0, &mut |entry| {
         assert!(!entry.name.is_empty() && !entry.name.contains(&b'/') && !entry.name.contains(&0));
-        let _ = tree.lookup(node, entry.name);
+        if let Ok(Some(found)) = tree.lookup(node, entry.name) {
+            let kind = tree.attributes(found).map(|attributes| attributes.kind);
+            assert!(found != entry.node || kind.is_ok_and(|kind| kind == entry.kind), "a lookup leads astray");
+        }
         entries.push((entry.node, entry.kind));
         offsets.push((entry.next, entry.name.to_vec()));
         entries.len() < ENTRIES

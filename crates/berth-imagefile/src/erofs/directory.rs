@@ -103,6 +103,10 @@ impl Erofs {
         match self.search(&directory, name)? {
             Some((child, kind)) => {
                 self.check_child(node, &Entry { name, node: child, kind })?;
+                // A directory that is listed as something else was not looked at.
+                if self.inode(child)?.attributes.kind != kind {
+                    return Err(self.bad_directory(&directory, "an entry of the wrong type"));
+                }
                 Ok(Some(child))
             }
             None => Ok(None),
