@@ -61,6 +61,17 @@ impl std::fmt::Debug for Merger<'_> {
     }
 }
 
+/// A file that lies above all layers. It is root's, and has no time.
+#[derive(Clone, Debug)]
+pub struct Above {
+    /// Where, without a slash at the begin.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// What is in it.
+    pub content: Vec<u8>,
+}
+
 /// What a name of the layer is that does not count.
 struct Hidden {
     metadata: Metadata,
@@ -91,6 +102,20 @@ impl<'a> Merger<'a> {
     /// all layers together.
     pub fn new(sink: &'a mut (dyn Sink + Send), spool: File, entries: u64, bytes: u64) -> Merger<'a> {
         Merger { sink, spool, entries, bytes, index: Index::new(), layer: 0 }
+    }
+
+    /// Adds files of the caller's own, above all layers: before the first one.
+    pub fn above(&mut self, files: &[Above]) -> Result<()> {
+        for file in files {
+            let metadata = Metadata { mode: file.mode, ..Metadata::default() };
+            let mut data = file.content.as_slice();
+            // Of a path of ours nothing can be wrong.
+            let _ = self.index.other(file.path.as_bytes(), self.layer);
+            let content = Content::File { size: data.len() as u64, data: &mut data };
+            self.sink.add(file.path.as_bytes(), &metadata, content)?;
+        }
+        self.layer += 1;
+        Ok(())
     }
 
     /// Takes one layer, which must be older than all that were taken before. `name` is for messages.

@@ -11,6 +11,7 @@ use rustix::fs::OFlags;
 use super::Expected;
 use super::decode::Bounds;
 use super::drain_after;
+use super::merge::Above;
 use super::merge::Merger;
 use super::tar;
 use super::through;
@@ -32,12 +33,14 @@ pub struct Limits {
     pub bytes: u64,
 }
 
-/// Merges the layers of an image into `sink`, the newest first. `temporary` is a directory for what must be kept for a while:
+/// Merges the layers of an image into `sink`, the newest first, below files of the caller's own. `temporary` is a directory for what must be kept for a while:
 /// files that a newer layer replaced, of one layer at a time. Digests and sizes of all blobs are verified, but only while
 /// they go by: on an error, what `sink` got is of no account.
+#[allow(clippy::too_many_arguments, reason = "each is of a kind of its own, and there is one caller")]
 pub fn pack(
     source: &dyn Source,
     image: &ResolvedImage,
+    above: &[Above],
     sink: &mut (dyn Sink + Send),
     temporary: &Path,
     limits: Limits,
@@ -45,6 +48,7 @@ pub fn pack(
     progress: &dyn Progress,
 ) -> Result<()> {
     let mut merger = Merger::new(sink, spool(temporary)?, limits.entries, limits.bytes);
+    merger.above(above)?;
     for layer in image.layers.iter().rev() {
         let digest = &layer.descriptor.digest;
         let size = layer.descriptor.size;
