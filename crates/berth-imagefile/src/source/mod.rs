@@ -1,0 +1,3 @@
+//! What images are written from.
+
+pub mod directory;
