@@ -77,7 +77,7 @@ fn serve(image: &str, directory: &str, rest: &[&str]) -> Result<(), Failure> {
     };
     let device = std::env::var("ONEFILE_DEVICE").unwrap_or_else(|_| mount::DEVICE.to_owned());
     let tree = berth_imagefile::open(File::open(image)?, image)?;
-    let mounted = mount::mount(Path::new(&device), image)?;
+    let mounted = mount::mount(Path::new(&device), image, mount::Access::Namespace)?;
     mount::attach(mounted.mount.as_fd(), Path::new(directory))?;
     drop(mounted.mount);
     Server::new(tree, mounted.connection, owners).serve(4);

@@ -53,8 +53,19 @@ pub struct Mounted {
     pub mount: OwnedFd,
 }
 
+/// Who may use a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Processes whose user and group are those of the one who mounts, in whichever user namespace they are. Overlayfs
+    /// reads its layers as the one who mounted it, so whoever is in a container of that user may read there too.
+    Owner,
+    /// All processes of the user namespace in which it is mounted, and of those below it. Others may not: a container has
+    /// its user namespace beside it.
+    Namespace,
+}
+
 /// Makes a mount. `device` is usually [`DEVICE`]; `source` is what tables of mounts show.
-pub fn mount(device: &Path, source: &str) -> Result<Mounted, Error> {
+pub fn mount(device: &Path, source: &str, access: Access) -> Result<Mounted, Error> {
     let connection = rustix::fs::open(device, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|source| Error::Device { path: device.display().to_string(), source })?;
     let at = |step: &'static str| move |source| Error::Mount { step, source };
@@ -69,8 +80,9 @@ pub fn mount(device: &Path, source: &str) -> Result<Mounted, Error> {
     set("rootmode", "40755")?;
     set("user_id", &rustix::process::geteuid().as_raw().to_string())?;
     set("group_id", &rustix::process::getegid().as_raw().to_string())?;
-    // The kernel checks permissions by mode and owner; other ids of the namespace may come in.
-    for key in ["default_permissions", "allow_other", "ro"] {
+    // The kernel checks permissions by mode and owner.
+    let others = (access == Access::Namespace).then_some("allow_other");
+    for key in ["default_permissions", "ro"].into_iter().chain(others) {
         rustix::mount::fsconfig_set_flag(context.as_fd(), key).map_err(at(key))?;
     }
     rustix::mount::fsconfig_create(context.as_fd()).map_err(at("create"))?;

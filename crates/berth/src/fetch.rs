@@ -3,10 +3,6 @@
 //! A name is looked for in the store first; only where that fails, or `--pull always` says so, are the files of
 //! registries and the registry itself asked. `dir:PATH` never enters the store: the directory is started as it is.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::path::Path;
-
 use berth_image::credentials::Secret;
 use berth_image::manifest::Platform;
 use berth_image::registries_conf::RegistriesConf;
@@ -14,15 +10,14 @@ use berth_image::registry::{self, RegistryOptions};
 use berth_image::source::{self, CommandSource, DirImage, OciLayout, Opened};
 use berth_image::store::{ImageRecord, ImportOptions, Lease, Store};
 use berth_image::{Error, Reference, Transport};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 
 use crate::cli::PullPolicy;
 use crate::cli::options::SourceOptions;
 use crate::lower::image::Image;
+use crate::onefile;
+use crate::onefile::config::file_in;
 use crate::{CommandError, Context};
-
-/// The largest account file that is read from a directory, in bytes; the store has the same limit for images.
-const MAX_ACCOUNTS: u64 = 256 << 10;
 
 /// An image that must be in the store, and the name under which it is there: `text` is a reference, a digest, or the
 /// first digits of one.
@@ -210,6 +205,9 @@ pub fn image_for(
     context: &Context,
 ) -> Result<(Image, Option<Lease>), CommandError> {
     let policy = wish.policy;
+    if onefile::is_meant(text) {
+        return Ok((onefile::image(text)?, None));
+    }
     let reference = match Reference::parse(text) {
         Ok(Reference::Path { transport: Transport::Dir, path, .. }) => return Ok((directory(&path)?, None)),
         Ok(reference) => Some(reference),
@@ -268,7 +266,7 @@ fn stored(store: &Store, name: &str, record: ImageRecord) -> Result<Image, Comma
         config: record.config,
         passwd: record.passwd.into_bytes(),
         group: record.group.into_bytes(),
-        is_directory: false,
+        ..Image::default()
     })
 }
 
@@ -284,26 +282,9 @@ fn directory(path: &str) -> Result<Image, CommandError> {
         passwd: file_in(&root, "etc/passwd"),
         group: file_in(&root, "etc/group"),
         layers: vec![image.path],
-        known: None,
         is_directory: true,
+        ..Image::default()
     })
-}
-
-/// A small regular file below a root that may be hostile; empty if it is anything else.
-fn file_in(root: &rustix::fd::OwnedFd, path: impl AsRef<Path>) -> Vec<u8> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let Ok(file) = rustix::fs::openat2(root, path.as_ref(), flags, Mode::empty(), resolve) else { return Vec::new() };
-    let file = File::from(file);
-    let mut content = Vec::with_capacity(4096);
-    match file.metadata() {
-        Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_ACCOUNTS => {}
-        _ => return Vec::new(),
-    }
-    match file.take(MAX_ACCOUNTS).read_to_end(&mut content) {
-        Ok(_) => content,
-        Err(_) => Vec::new(),
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! bundle ([`lower`]), and how it answers ([`output`], [`progress`], [`command_error`]).
 //!
 //! The images and the containers themselves are elsewhere, in `berth-image` and `berth-container`; here only meet what a
-//! person typed, what an image says and what this host is like. It is a library so that `xtask` can make man pages,
+//! person typed, what an image says and what this host is like. Images in one file are mounted here too ([`onefile`]). It is a library so that `xtask` can make man pages,
 //! completions and the reference from the same definition of the command line that the binary parses.
 
 pub mod cli;
@@ -14,6 +14,7 @@ pub mod exit_code;
 pub mod fetch;
 pub mod imagefile;
 pub mod lower;
+pub mod onefile;
 pub mod output;
 pub mod progress;
 pub mod running;

@@ -14,7 +14,7 @@ use std::path::Path;
 use berth_container::oci::Process;
 use berth_container::state::{Container, Lock};
 use berth_container::{fake, launch};
-use berth_image::store::{Lease, mount_mark};
+use berth_image::store::Lease;
 
 use crate::cli::options::ContainerOptions;
 use crate::fetch;
@@ -95,10 +95,8 @@ impl Launch<'_> {
         named: Option<Named>,
     ) -> Result<ExitCode, CommandError> {
         let mut label = named.as_ref().map_or_else(|| "berth".to_owned(), |named| named.record.label());
-        // By this the store sees that the image is in use.
-        if let Some(digest) = &image.digest {
-            label.push_str(&mount_mark(digest));
-        }
+        // By this it is seen that the image is in use.
+        label.push_str(&image.mount_mark());
         let options = launch::Options {
             filter: ownership_filter(lowered.fake_ownership),
             keep_groups: true,
@@ -107,6 +105,7 @@ impl Launch<'_> {
             // Somebody must be left to remove it.
             supervise: self.options.rm && named.is_some(),
             label: Some(label),
+            mounted_layers: image.mounted_layers(),
             ..launch::Options::default()
         };
         let plan = launch::Plan::new(&lowered.bundle, &options)?;

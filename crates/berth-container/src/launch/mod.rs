@@ -5,6 +5,7 @@
 //! mode the calling process *becomes* the command: exit code and signals are the kernel's own business.
 
 mod affinity;
+pub mod apart;
 mod channel;
 mod exec;
 mod filter;
@@ -26,9 +27,10 @@ mod sysctl;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustix::thread::UnshareFlags;
 
@@ -98,6 +100,10 @@ pub struct Options {
     /// Source of the overlay, as `/proc/PID/mountinfo` shows it: [`crate::state`] finds a container's processes by what
     /// stands before the first comma; absent means `berth`.
     pub label: Option<String>,
+    /// Layers of the bundle that are no directories but mounts at no place, such as images in one file: the path by which
+    /// the bundle names them, and the mount's descriptor. It is put to a place in the container's mount namespace: another
+    /// user namespace's mount cannot be a layer before.
+    pub mounted_layers: Vec<(PathBuf, Arc<OwnedFd>)>,
     /// Put a process before the command that reaps orphans and passes signals on. Implies `supervise`.
     pub init: bool,
     /// The container's id and bundle, as hooks learn them.
@@ -459,6 +465,18 @@ pub(crate) fn in_child(work: impl FnOnce() -> u8) -> Result<u32> {
 pub(crate) fn enter_namespaces(spec: &Spec) -> Result<()> {
     let euid = rustix::process::geteuid().as_raw();
     namespaces::Namespaces::plan(spec, euid, rustix::process::getegid().as_raw())?.enter()
+}
+
+/// Moves this process, which must have one thread, into a user and a mount namespace of its own, in which it is root and has
+/// no other ids: for programs that mount something for others.
+///
+/// # Errors
+/// Where the machine lets this user have none; the hint says what to do.
+pub fn enter_own_namespaces() -> Result<()> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let new = UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
+    namespaces::unshare(new).map_err(|source| namespaces::Namespaces::refused(new, source))?;
+    ids::write_single_map(0, uid, 0, gid)
 }
 
 /// Whether a mount of a configuration would be made, as far as that can be told without making it.

@@ -194,6 +194,23 @@ pub fn close_all_but(first: u32, kept: &mut [RawFd]) -> io::Result<()> {
     close(first, u32::MAX)
 }
 
+/// Makes a copy of a descriptor with this number, which an `execve` leaves open. What had the number is closed.
+pub fn put_descriptor(descriptor: RawFd, number: u32) -> io::Result<()> {
+    // SAFETY: the caller owns nothing with that number that it will use again.
+    let answer = unsafe { libc::dup2(descriptor, number as libc::c_int) };
+    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Keeps all signals away that can be, from this process and what it executes.
+pub fn block_signals() {
+    // SAFETY: `all` is initialised by sigfillset before it is read; no old mask is asked for.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::sigprocmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
+    }
+}
+
 /// Opens something for each free number that was in use before [`close_all_but`], as far as one program goes, so that its
 /// former owners find something to close.
 pub fn fill_descriptors() {

@@ -1,13 +1,17 @@
 //! The image as a start sees it: what it says, and its trees.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use berth_container::etc::Entry;
 use berth_image::Digest;
 use berth_image::manifest::RunConfig;
-use berth_image::store::{EntryKind, KNOWN_PATHS};
+use berth_image::store::{self, EntryKind, KNOWN_PATHS};
+
+use crate::onefile;
 
 /// What is started from.
 #[derive(Clone, Debug, Default)]
@@ -28,9 +32,41 @@ pub struct Image {
     pub known: Option<BTreeMap<String, EntryKind>>,
     /// Whether it is a directory of the person's rather than an image of the store.
     pub is_directory: bool,
+    /// The file that it is, if it is one.
+    pub file: Option<MountedFile>,
+}
+
+/// An image in one file, mounted.
+#[derive(Clone, Debug)]
+pub struct MountedFile {
+    /// The file.
+    pub path: PathBuf,
+    /// The mount, at no place yet.
+    pub mount: Arc<OwnedFd>,
+    /// The mount's device number.
+    pub device: (u32, u32),
 }
 
 impl Image {
+    /// Its trees, as a bundle names them.
+    pub fn lowers(&self) -> Vec<PathBuf> {
+        self.file.as_ref().map_or_else(|| self.layers.clone(), |file| vec![file.path.clone()])
+    }
+
+    /// What those names mean that are no directories.
+    pub fn mounted_layers(&self) -> Vec<(PathBuf, Arc<OwnedFd>)> {
+        self.file.iter().map(|file| (file.path.clone(), file.mount.clone())).collect()
+    }
+
+    /// What the name of a container's root mount must end in, so that the image is known to be in use.
+    pub fn mount_mark(&self) -> String {
+        match (&self.file, &self.digest) {
+            (Some(file), _) => onefile::mount_mark(file.device),
+            (None, Some(digest)) => store::mount_mark(digest),
+            (None, None) => String::new(),
+        }
+    }
+
     /// What is at an absolute path, as of the uppermost layer that has something to say about it. Links on the way are
     /// not followed; a directory that hides those below it (an opaque one) is not noticed: nobody who asks minds seeing
     /// an entry too many.

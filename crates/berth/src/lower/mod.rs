@@ -280,7 +280,7 @@ fn rootfs(request: &Request<'_>, image: &Image, ids: &Ids, host: &Host) -> Rootf
     let files = ImageFiles { passwd: &image.passwd, group: &image.group };
     let generated = etc::generate(&request_etc, files, request.host_files, |path| image.entry(path));
     let upper = if options.read_only { Upper::None } else { Upper::Tmpfs { size: options.overlay_size } };
-    Rootfs::Overlay { lowers: image.layers.clone(), generated, upper }
+    Rootfs::Overlay { lowers: image.lowers(), generated, upper }
 }
 
 /// The image's labels and stop signal, under the names that the OCI image specification's conversion gives them.

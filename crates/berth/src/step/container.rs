@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use berth_container::launch::{self, Plan};
 use berth_container::oci::{Mount, Process};
 use berth_container::state::{self, Container, Containers, Lock, Record};
-use berth_image::store::{Lease, mount_mark};
+use berth_image::store::Lease;
 use berth_slurm::answer::Way;
 use berth_slurm::request::NameFlag;
 
@@ -227,14 +227,13 @@ fn process(lowered: &Lowered) -> &Process {
 
 fn plan(arguments: &Arguments, mut label: String, image: &Image, lowered: &Lowered) -> Result<Plan, CommandError> {
     label.push_str(&state::step_mark(&arguments.step_name()));
-    if let Some(digest) = &image.digest {
-        label.push_str(&mount_mark(digest));
-    }
+    label.push_str(&image.mount_mark());
     let options = launch::Options {
         filter: ownership_filter(lowered.fake_ownership),
         keep_groups: true,
         create_cwd: lowered.create_cwd,
         label: Some(label),
+        mounted_layers: image.mounted_layers(),
         ..launch::Options::default()
     };
     Ok(Plan::new(&lowered.bundle, &options)?)
