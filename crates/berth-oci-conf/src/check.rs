@@ -65,10 +65,15 @@ pub fn check(document: &Document, release: Release) -> Vec<Finding> {
     for (rule, look) in RULES {
         look(&subject, &mut Report { rule, findings: &mut findings });
     }
-    // A key that a release does not know is the first thing to mend: what else is said of its line is beside the point.
+    // What comes of a mistake is beside the point until that is mended: what is missing when a line could not be read, and
+    // anything in a line whose key is not known.
     let unknown: Vec<Position> = findings.iter().filter(|one| one.rule == "unknown-key").map(|one| one.at).collect();
-    findings.retain(|one| {
-        one.rule == "unknown-key" || !unknown.iter().any(|at| (at.file, at.line) == (one.at.file, one.at.line))
+    let meant = findings.iter().any(|one| one.rule == "unknown-key" && one.remedy.ends_with(values::MEANT));
+    let unread = meant || findings.iter().any(|one| one.rule == "syntax" && one.severity == Severity::Error);
+    findings.retain(|one| match one.rule {
+        "unknown-key" | "syntax" => true,
+        "incomplete" if unread => false,
+        _ => !unknown.iter().any(|at| (at.file, at.line) == (one.at.file, one.at.line)),
     });
     findings.sort_by_key(|one| (one.at, one.severity));
     findings
@@ -197,6 +202,7 @@ static RULES: &[(&str, Rule)] = &[
     ("sudo", security::sudo),
     ("open-root", security::open_roots),
     ("open-path", security::open_paths),
+    ("user-state", security::user_state),
     ("user-file", security::user_files),
 ];
 
@@ -204,6 +210,3 @@ static RULES: &[(&str, Rule)] = &[
 pub fn rules() -> impl Iterator<Item = &'static str> {
     RULES.iter().map(|(name, _)| *name)
 }
-
-#[cfg(test)]
-mod tests;

@@ -169,7 +169,7 @@ impl Document {
     /// Takes a text apart. `include` reads further files.
     pub fn parse(path: &Path, bytes: &[u8], include: &mut dyn FnMut(&Path) -> io::Result<Vec<u8>>) -> Document {
         let mut document = Document::default();
-        document.read(path, bytes, include, 0);
+        document.read(path, bytes, include, &mut Vec::new());
         document
     }
 
@@ -184,7 +184,13 @@ impl Document {
         self.entries.iter().rev().find(|entry| entry.is(key))
     }
 
-    fn read(&mut self, path: &Path, bytes: &[u8], include: &mut dyn FnMut(&Path) -> io::Result<Vec<u8>>, depth: usize) {
+    fn read(
+        &mut self,
+        path: &Path,
+        bytes: &[u8],
+        include: &mut dyn FnMut(&Path) -> io::Result<Vec<u8>>,
+        above: &mut Vec<PathBuf>,
+    ) {
         let file = self.files.len();
         self.files.push(path.to_owned());
         let start = Position { file, line: 1, column: 1 };
@@ -199,12 +205,14 @@ impl Document {
             let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
             self.mistake(Position { file, line, column }, Trouble::NoText, "");
         }
+        above.push(path.to_owned());
         for line in self.logical_lines(file, &text) {
             match directive(&line) {
-                Some((name, rest)) => self.include(path, &line, name, rest, include, depth),
+                Some((name, rest)) => self.include(&line, name, rest, include, above),
                 None => self.pair(&line),
             }
         }
+        above.pop();
     }
 
     fn mistake(&mut self, at: Position, what: Trouble, text: impl Into<String>) {
@@ -295,12 +303,11 @@ impl Document {
 
     fn include(
         &mut self,
-        path: &Path,
         line: &[Letter],
         name: (usize, usize),
         rest: &[Letter],
         include: &mut dyn FnMut(&Path) -> io::Result<Vec<u8>>,
-        depth: usize,
+        above: &mut Vec<PathBuf>,
     ) {
         let at = line.get(name.0).or(line.last()).expect("there is the word itself").at;
         let name: String = line[name.0..name.1].iter().map(|letter| letter.letter).collect();
@@ -311,17 +318,17 @@ impl Document {
             self.mistake(at, Trouble::QuotedInclude, name);
             return;
         }
-        if depth == MAX_DEPTH || self.files.len() == MAX_FILES {
-            self.mistake(at, Trouble::IncludeCircle, name);
-            return;
-        }
         if name.is_empty() {
             self.mistake(at, Trouble::NoValue, "Include");
             return;
         }
-        let target = path.parent().unwrap_or(Path::new("")).join(&name);
+        let target = above.last().and_then(|path| path.parent()).unwrap_or(Path::new("")).join(&name);
+        if above.contains(&target) || above.len() > MAX_DEPTH || self.files.len() == MAX_FILES {
+            self.mistake(at, Trouble::IncludeCircle, name);
+            return;
+        }
         match include(&target) {
-            Ok(bytes) => self.read(&target, &bytes, include, depth + 1),
+            Ok(bytes) => self.read(&target, &bytes, include, above),
             Err(error) => self.mistake(at, Trouble::Include, format!("{}: {error}", target.display())),
         }
     }

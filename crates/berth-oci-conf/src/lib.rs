@@ -15,6 +15,7 @@ pub mod patterns;
 pub mod regex;
 pub mod release;
 pub mod step;
+pub mod write;
 
 pub use conf::Conf;
 pub use document::Document;

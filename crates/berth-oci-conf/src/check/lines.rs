@@ -8,8 +8,12 @@ use crate::patterns;
 
 pub fn no_exec(subject: &Subject<'_>, report: &mut Report<'_>) {
     let Some(run) = subject.command("RunTimeRun") else { return };
-    let first = run.line.words.iter().find(|(_, word)| !is_assignment(word));
-    if first.is_some_and(|(_, word)| *word != "exec") {
+    // First of all, or behind what is done before.
+    let words = || run.line.words.iter().map(|(_, word)| *word).filter(|word| !is_assignment(word));
+    let ends = |word: &str| [";", "&&", "||"].iter().any(|end| word.ends_with(end));
+    let execs =
+        words().next() == Some("exec") || words().zip(words().skip(1)).any(|(one, next)| ends(one) && next == "exec");
+    if words().next().is_some() && !execs {
         report.warning(
             run.entry.at(0),
             "scancel and time limits end the shell in front of the container: handlers, their output and exit codes are lost",

@@ -94,6 +94,37 @@ pub fn open_roots(subject: &Subject<'_>, report: &mut Report<'_>) {
     }
 }
 
+/// Whether a line asks who it is before it does anything, or becomes somebody else.
+fn is_guarded(command: &Command<'_>) -> bool {
+    let text = command.line.text.trim_start();
+    text.starts_with("[ $(id -u") || text.starts_with("runuser ") || text.starts_with("setpriv ")
+}
+
+pub fn user_state(subject: &Subject<'_>, report: &mut Report<'_>) {
+    for command in roots(subject).filter(|command| !subject.ignores && command.line.is_oci_runtime()) {
+        let Some((at, root)) = command.line.option("--root") else { continue };
+        let users = root.starts_with("/run/user")
+            || root.contains("/home/")
+            || patterns::uses(root, 'u')
+            || patterns::uses(root, 'U');
+        if users && open(root).is_none() && command.line.program() != Some("berth-runtime") && !is_guarded(command) {
+            report.error(
+                command.entry.at(at),
+                format!(
+                    "as root, {} believes what a user has written into this folder: it kills the processes and runs the hooks that \
+                     are named there",
+                    command.line.program().unwrap_or_default()
+                ),
+                match (command.key, subject.creates()) {
+                    (_, true) => "let only the user call it: begin with `[ $(id -un) = %u ] &&`",
+                    ("RunTimeQuery", false) => "write RunTimeQuery=\"echo {}\": with RunTimeRun nobody else asks",
+                    _ => "write `true`: with RunTimeRun nobody else calls it, and Slurm ends the processes",
+                },
+            );
+        }
+    }
+}
+
 pub fn open_paths(subject: &Subject<'_>, report: &mut Report<'_>) {
     let Some(entry) = subject.value("ContainerPath") else { return };
     if let Some((place, _)) = open(&entry.value) {

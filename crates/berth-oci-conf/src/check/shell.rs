@@ -12,8 +12,8 @@ pub struct Line<'a> {
 const OCI_RUNTIMES: [&str; 8] =
     ["runc", "crun", "nvidia-container-runtime", "youki", "runsc", "kata-runtime", "berth-runtime", "sandbox-runtime"];
 
-/// What makes one be somebody else.
-pub const ELEVATORS: [&str; 5] = ["sudo", "doas", "pkexec", "su", "runuser"];
+/// What makes a user root.
+pub const ELEVATORS: [&str; 3] = ["sudo", "doas", "pkexec"];
 
 impl<'a> Line<'a> {
     pub fn of(text: &'a str) -> Line<'a> {
@@ -25,7 +25,12 @@ impl<'a> Line<'a> {
     /// The program's place among the words: behind `exec`, assignments, `env` with its options, and `sudo`.
     pub fn program_at(&self) -> Option<usize> {
         let mut in_env = false;
-        for (index, &(_, word)) in self.words.iter().enumerate() {
+        // A condition in front of it: `[ $(id -un) = %u ] && …`.
+        let condition = match self.words.first() {
+            Some((_, "[")) => self.words.iter().position(|(_, word)| *word == "&&").map_or(0, |at| at + 1),
+            _ => 0,
+        };
+        for (index, &(_, word)) in self.words.iter().enumerate().skip(condition) {
             let word = word.trim_start_matches('(');
             if word == "exec" || ELEVATORS.contains(&base(word)) || is_assignment(word) {
                 continue;

@@ -177,7 +177,11 @@ pub fn set_twice(subject: &Subject<'_>, report: &mut Report<'_>) {
     let entries = &subject.document.entries;
     for (index, entry) in entries.iter().enumerate() {
         let is_list = Key::named(&entry.key).is_none_or(|key| key.form == Form::List);
-        if let Some(later) = entries[index + 1..].iter().find(|later| later.is(&entry.key)).filter(|_| !is_list) {
+        if let Some(later) = entries[index + 1..]
+            .iter()
+            .find(|later| later.is(&entry.key))
+            .filter(|later| !is_list && later.operator.is_none())
+        {
             let file = &subject.document.files[later.key_at.file];
             report.warning(
                 entry.key_at,

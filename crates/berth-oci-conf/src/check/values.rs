@@ -31,7 +31,7 @@ pub fn unknown_keys(subject: &Subject<'_>, report: &mut Report<'_>) {
             None => (
                 format!("Slurm knows no key {}", entry.key),
                 match nearest(&entry.key, release) {
-                    Some(key) => format!("{} is meant?", key.name),
+                    Some(key) => format!("{}{MEANT}", key.name),
                     None => "take the line out; `man oci.conf` lists all keys".to_owned(),
                 },
             ),
@@ -43,6 +43,9 @@ pub fn unknown_keys(subject: &Subject<'_>, report: &mut Report<'_>) {
         );
     }
 }
+
+/// How a remedy ends that names another key.
+pub const MEANT: &str = " is meant?";
 
 /// The key that was meant: without a prefix, or two letters away.
 fn nearest(written: &str, release: Release) -> Option<&'static Key> {

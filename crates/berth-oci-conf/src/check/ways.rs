@@ -77,7 +77,12 @@ pub fn empty_commands(subject: &Subject<'_>, report: &mut Report<'_>) {
 const HANG: [&str; 3] = ["runc", "crun", "nvidia-container-runtime"];
 
 pub fn create_start(subject: &Subject<'_>, report: &mut Report<'_>) {
-    let Some(create) = subject.command("RunTimeCreate").filter(|_| subject.creates()) else { return };
+    let Some(create) = subject.command("RunTimeCreate").filter(|_| subject.creates() && !subject.ignores) else {
+        return;
+    };
+    if subject.command("RunTimeStart").is_none() {
+        return;
+    }
     let at = create.entry.key_at;
     let program = create.line.program().unwrap_or_default();
     let redirected = create.entry.value.contains(">/dev/null") && create.entry.value.contains("2>&1");
@@ -97,7 +102,7 @@ pub fn create_start(subject: &Subject<'_>, report: &mut Report<'_>) {
 }
 
 pub fn never_called(subject: &Subject<'_>, report: &mut Report<'_>) {
-    if !subject.ignores {
+    if !subject.ignores || subject.command("RunTimeRun").is_none() {
         return;
     }
     for command in subject.commands.iter().filter(|command| command.key != "RunTimeRun") {
