@@ -3,6 +3,7 @@
 use crate::document::Document;
 use crate::document::Entry;
 use crate::document::Position;
+use crate::document::Trouble;
 use crate::keys::COMMANDS;
 use crate::keys::EnvFile;
 use crate::keys::Form;
@@ -93,7 +94,9 @@ pub enum Refused {
 impl Conf {
     /// What a release makes of a file.
     pub fn of(document: &Document, release: Release) -> Result<Conf, Refused> {
-        if let Some(mistake) = document.mistakes.first() {
+        // Slurm says nothing of bytes that are no text, and nothing of zeros, which hide the rest of their line.
+        let accepted = [Trouble::Zero, Trouble::NoText];
+        if let Some(mistake) = document.mistakes.iter().find(|mistake| !accepted.contains(&mistake.what)) {
             return Err(Refused::Unreadable(mistake.at, mistake.text.clone()));
         }
         let mut conf = Conf::default();

@@ -6,6 +6,7 @@
 //! with 22.05, 24.11 and 26.05, or is told by their documentation for those in between.
 
 pub mod check;
+pub mod command_line;
 pub mod conf;
 pub mod config_json;
 pub mod document;
