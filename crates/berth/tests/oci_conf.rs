@@ -100,3 +100,46 @@ fn what_is_written_is_found_right() {
     shell.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
     assert!(shell.wait().unwrap().success());
 }
+
+/// enroot itself is not here: a program that tells how it was called stands in for it.
+#[test]
+fn the_script_for_enroot_passes_signals_on_and_leaves_nothing() {
+    let world = tempfile::tempdir().unwrap();
+    let at = |name: &str| world.path().join(name);
+    let (_, script, _) = berth(&["write", "--runtime", "enroot", "--script"], "");
+    fs::write(at("script"), script).unwrap();
+    fs::create_dir(at("spool")).unwrap();
+    fs::write(at("image.sqsh"), "").unwrap();
+    let fake = "#!/bin/sh\necho \"$@\" >>\"$CALLS\"\n[ $1 = start ] || exit 0\n[ \"$4\" != wait ] || { trap 'exit 7' TERM; \
+                touch \"$CALLS.ready\"; while :; do sleep 0.02; done; }\nread line; echo \"$line in $3\"; exit 5\n";
+    fs::write(at("enroot"), fake).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(at("enroot"), mode).unwrap();
+    let path = format!("{}:{}", world.path().display(), std::env::var("PATH").unwrap());
+    let start = |image: &str, word: &str| {
+        let mut command = Command::new("bash");
+        command.arg(at("script")).arg(image).arg(at("spool")).arg(at("environment")).args(["--", "a b", word]);
+        command.env("PATH", &path).env("CALLS", at("calls")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let calls = || fs::read_to_string(at("calls")).unwrap();
+    // An image that has to be fetched; input, output and exit code are the program's.
+    let mut child = start("docker://debian", "x");
+    child.stdin.take().unwrap().write_all(b"read\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stdout).as_ref()), (Some(5), "read in a b\n"));
+    let made = calls();
+    let lines: Vec<&str> = made.lines().collect();
+    assert!(lines[0].starts_with("import -o ") && lines[0].ends_with("/image.sqsh -- docker://debian"), "{made}");
+    assert!(lines[1].starts_with("create -n step ") && lines[2] == "start step a b x", "{made}");
+    // A squashfs file is taken as it is, and a signal reaches the program.
+    fs::remove_file(at("calls")).unwrap();
+    let child = start(at("image.sqsh").to_str().unwrap(), "wait");
+    while !at("calls.ready").exists() {
+        std::thread::yield_now();
+    }
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(7));
+    assert!(!calls().contains("import"), "{}", calls());
+    assert_eq!(fs::read_dir(at("spool")).unwrap().count(), 0, "the spool is empty");
+}
