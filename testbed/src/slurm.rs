@@ -18,6 +18,7 @@ mod config;
 pub mod inside;
 mod nodes;
 pub mod oci;
+pub mod peers;
 pub mod registries;
 pub mod root;
 mod session;

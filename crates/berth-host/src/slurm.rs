@@ -6,7 +6,7 @@ pub mod hostlist;
 pub mod oci;
 pub mod plugstack;
 
-use std::fmt;
+pub use berth_oci_conf::Release as Version;
 
 use crate::doctor::Host;
 
@@ -17,25 +17,6 @@ const PLACES: [&str; 6] =
 
 /// See [`PLACES`].
 const CONFIGLESS: &str = "/run/slurm/conf";
-
-/// A release of Slurm: year and month.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version(pub u32, pub u32);
-
-impl Version {
-    /// The release in what `scontrol --version` and `slurmd -V` print: `slurm 26.05.5`, `slurm-wlm 22.05.8`.
-    pub fn parse(text: &str) -> Option<Version> {
-        let word = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
-        let mut numbers = word.split('.').map(|part| part.parse().ok());
-        Some(Version(numbers.next()??, numbers.next()??))
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:02}.{:02}", self.0, self.1)
-    }
-}
 
 /// Slurm as this host has it.
 #[derive(Clone, Debug)]
@@ -85,21 +66,5 @@ impl Site {
     /// A file beside slurm.conf.
     pub fn file(&self, name: &str) -> String {
         format!("{}/{name}", self.dir)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn releases_are_read_from_what_the_commands_print() {
-        for (text, version) in
-            [("slurm-wlm 22.05.8\n", Some(Version(22, 5))), ("slurm 26.05.5", Some(Version(26, 5))), ("slurm", None)]
-        {
-            assert_eq!(Version::parse(text), version, "{text}");
-        }
-        assert!(Version(23, 2) > Version(22, 5));
-        assert_eq!(Version(22, 5).to_string(), "22.05");
     }
 }

@@ -73,10 +73,12 @@ impl std::fmt::Debug for Verb {
 }
 
 macro_rules! verbs {
-    ($($module:ident),* $(,)?) => {
+    (@name $module:ident) => { stringify!($module) };
+    (@name $module:ident $name:literal) => { $name };
+    ($($module:ident $(= $name:literal)?),* $(,)?) => {
         &[$(Verb {
-            name: stringify!($module),
-            define: || commands::$module::Args::augment_args(Command::new(stringify!($module))),
+            name: verbs!(@name $module $($name)?),
+            define: || commands::$module::Args::augment_args(Command::new(verbs!(@name $module $($name)?))),
             run: |matches, context| {
                 commands::$module::run(&commands::$module::Args::from_arg_matches(matches)?, context)
             },
@@ -88,9 +90,27 @@ macro_rules! verbs {
     };
 }
 
-/// All verbs, in the order of the help.
+/// All verbs, in the order of the help. Those with a hyphen have a module without.
 pub static VERBS: &[Verb] = verbs![
-    run, shell, exec, ps, stop, kill, rm, pull, images, inspect, rmi, gc, verify, info, doctor, setup, subid, version
+    run,
+    shell,
+    exec,
+    ps,
+    stop,
+    kill,
+    rm,
+    pull,
+    images,
+    inspect,
+    rmi,
+    gc,
+    verify,
+    info,
+    doctor,
+    setup,
+    oci_conf = "oci-conf",
+    subid,
+    version
 ];
 
 /// A line that was understood.

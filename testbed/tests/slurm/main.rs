@@ -17,13 +17,16 @@ use testbed::slurm;
 use testbed::slurm::Release;
 
 /// Lists tests that take a release: each becomes three, in a chapter for each release. Those of the plugin, whose chapters
-/// have `with registry` behind their names, need a registry.
+/// have `with registry` behind their names, need a registry, and those `with runtimes` runc and crun.
 macro_rules! on_each_release {
     ($chapter:literal: $($name:ident),+ $(,)?) => {
         on_each_release!(@all $chapter, needs, $($name),+);
     };
     ($chapter:literal with registry: $($name:ident),+ $(,)?) => {
         on_each_release!(@all $chapter, needs_with_registry, $($name),+);
+    };
+    ($chapter:literal with runtimes: $($name:ident),+ $(,)?) => {
+        on_each_release!(@all $chapter, needs_with_runtimes, $($name),+);
     };
     (@all $chapter:literal, $needs:ident, $($name:ident),+) => {
         /// The tests of this file, by release.
@@ -54,6 +57,7 @@ mod hostile;
 mod inside;
 mod kills;
 mod load;
+mod oci_conf;
 mod plugin;
 mod run;
 mod site;
@@ -67,6 +71,11 @@ const fn needs(release: Release) -> [Need; 3] {
 const fn needs_with_registry(release: Release) -> [Need; 5] {
     let [root, program, slurm] = needs(release);
     [root, program, slurm, harness::REGISTRY, Need::Program("openssl", "openssl")]
+}
+
+const fn needs_with_runtimes(release: Release) -> [Need; 5] {
+    let [root, program, slurm] = needs(release);
+    [root, program, slurm, Need::Program("runc", "runc"), Need::Program("crun", "crun")]
 }
 
 /// The programs that boxes see; removed when dropped.
@@ -109,6 +118,8 @@ fn main() -> ExitCode {
     chapters.extend(kills::CHAPTERS);
     chapters.extend(hostile::CHAPTERS);
     chapters.extend(load::CHAPTERS);
+    chapters.extend(oci_conf::CHAPTERS);
+    chapters.extend(oci_conf::files::CHAPTERS);
     // Most of a test's time is Slurm's, which waits for seconds before it kills, and for half a minute before it looks at
     // time limits.
     harness::main_with(2 * harness::default_threads(), &chapters, prepare)

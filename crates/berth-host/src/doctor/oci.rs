@@ -31,7 +31,7 @@ pub fn check(host: &Host, notes: &mut Notes) {
             .mend("berth setup slurm --write");
         return;
     };
-    for fault in oci::check(&text, site.version) {
+    for fault in oci::check(&text, site.version, &mut oci::include(host, &site.dir)) {
         let finding: &mut Finding =
             if fault.serious { notes.fault(fault.kind, fault.what) } else { notes.advice(fault.kind, fault.what) };
         finding.breaks(fault.breaks).mend("berth setup slurm --write    # replaces oci.conf; --undo brings it back");

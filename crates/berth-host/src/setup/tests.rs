@@ -40,7 +40,7 @@ fn slurm_is_set_up_once_and_taken_back_to_the_byte() {
         // What was set up is what the check-up wants.
         let text = host.read("/etc/slurm/oci.conf").unwrap();
         if version != "22.05.8" {
-            assert_eq!(crate::slurm::oci::check(&text, host.slurm().unwrap().version), []);
+            assert_eq!(crate::slurm::oci::check(&text, host.slurm().unwrap().version, &mut |_| unreachable!()), []);
         }
         undo(&host, "slurm", DIR).unwrap();
         let after = world.files();

@@ -8,6 +8,7 @@ pub mod images;
 pub mod info;
 pub mod inspect;
 pub mod kill;
+pub mod oci_conf;
 pub mod ps;
 pub mod pull;
 pub mod rm;

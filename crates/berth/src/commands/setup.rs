@@ -137,7 +137,7 @@ fn report(context: &Context, verb: &str, paths: &[String], nothing: &str) -> Res
 }
 
 /// Who asks: root sets up the system.
-fn person() -> Person {
+pub(super) fn person() -> Person {
     if rustix::process::geteuid().is_root() {
         return Person { name: "root".to_owned(), uid: 0, gid: 0, home: Some("/root".to_owned()), named: true };
     }

@@ -198,7 +198,7 @@ pub const PLANTS: &[Plant] = &[
     }),
     found("oci-runtime", |w| w.append(OCI, "RunTimeDelete=\"youki delete x\"")),
     found("oci-plugin", |w| {
-        w.write(OCI, "EnvExclude=\"x\"\nIgnoreFileConfigJson=true\nCreateEnvFile=null\nRunTimeRun=\"exec berth oci-step --env-file=%e\"\n");
+        w.write(OCI, "EnvExclude=^SLURM_CONF=\nRunTimeEnvExclude=^SLURM_CONF=\nIgnoreFileConfigJson=true\nCreateEnvFile=null\nRunTimeRun=\"exec berth oci-step --env-file=%e\"\n");
         w.write(STACK, "");
         w.remove(PLUGIN);
     }),
