@@ -12,6 +12,7 @@ pub mod config;
 pub mod context;
 pub mod exit_code;
 pub mod fetch;
+pub mod jobs;
 pub mod lower;
 pub mod output;
 pub mod progress;

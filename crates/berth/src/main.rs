@@ -10,6 +10,7 @@ use std::ffi::{c_char, c_int};
 
 use berth::cli::{self, Invocation};
 use berth::commands::runtime;
+use berth::jobs;
 use berth::step;
 use berth::{CommandError, Context, ExitCode, Kind};
 
@@ -57,6 +58,9 @@ fn answer() -> ExitCode {
     let mut arguments: Vec<_> = std::env::args_os().collect();
     if let Some((name, arguments)) = runtime::is_asked(&arguments) {
         return runtime::main(name, arguments);
+    }
+    if let Some((verb, arguments)) = jobs::is_asked(&arguments) {
+        return verb.run(arguments);
     }
     if step::is_asked(&arguments) {
         return step::main(&arguments);
