@@ -15,10 +15,12 @@
 //! * Nothing polls.
 
 pub mod error;
+pub mod options;
 pub mod process;
 pub mod queue;
 pub mod record;
 pub mod show;
+pub mod signal;
 pub mod time;
 
 pub use error::{Error, Result};

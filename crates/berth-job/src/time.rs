@@ -7,9 +7,23 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// A local time as Slurm writes it: `2026-11-28T22:05:30`.
+/// A moment on a local clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // They are what they are called.
+pub struct Clock {
+    pub year: i32,
+    /// From 1.
+    pub month: i32,
+    /// From 1. A day that the month has not is one of the next month.
+    pub day: i32,
+    pub hour: i32,
+    pub minute: i32,
+    pub second: i32,
+}
+
+/// What the local clock shows.
 #[allow(unsafe_code)]
-pub fn local(seconds: u64) -> String {
+pub fn clock(seconds: u64) -> Clock {
     let time = seconds as libc::time_t;
     // SAFETY: all zeroes is a valid `tm`, and both pointers are of values that live.
     let broken = unsafe {
@@ -17,8 +31,37 @@ pub fn local(seconds: u64) -> String {
         libc::localtime_r(&raw const time, &raw mut broken);
         broken
     };
-    let (year, month) = (broken.tm_year + 1900, broken.tm_mon + 1);
-    let libc::tm { tm_mday: day, tm_hour: hour, tm_min: minute, tm_sec: second, .. } = broken;
+    Clock {
+        year: broken.tm_year + 1900,
+        month: broken.tm_mon + 1,
+        day: broken.tm_mday,
+        hour: broken.tm_hour,
+        minute: broken.tm_min,
+        second: broken.tm_sec,
+    }
+}
+
+/// When the local clock shows this, in seconds since 1970.
+#[allow(unsafe_code)]
+pub fn at(clock: Clock) -> u64 {
+    // SAFETY: all zeroes is a valid `tm`, and the pointer is of a value that lives.
+    let time = unsafe {
+        let mut broken: libc::tm = std::mem::zeroed();
+        broken.tm_year = clock.year - 1900;
+        broken.tm_mon = clock.month - 1;
+        broken.tm_mday = clock.day;
+        broken.tm_hour = clock.hour;
+        broken.tm_min = clock.minute;
+        broken.tm_sec = clock.second;
+        broken.tm_isdst = -1;
+        libc::mktime(&raw mut broken)
+    };
+    u64::try_from(time).unwrap_or(0)
+}
+
+/// A local time as Slurm writes it: `2026-11-28T22:05:30`.
+pub fn local(seconds: u64) -> String {
+    let Clock { year, month, day, hour, minute, second } = clock(seconds);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
