@@ -14,13 +14,21 @@
 //! * A process is known by its number, its start time and the boot ([`process::Process`]), never by its number alone.
 //! * Nothing polls.
 
+pub mod control;
+pub mod environment;
 pub mod error;
+pub mod lost;
+pub mod node;
 pub mod options;
 pub mod process;
 pub mod queue;
 pub mod record;
 pub mod show;
 pub mod signal;
+pub mod srun;
+pub mod step;
+pub mod submit;
 pub mod time;
+pub mod user;
 
 pub use error::{Error, Result};

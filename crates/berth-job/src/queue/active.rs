@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Locked, Queue, read_file, write_file};
 use crate::error::{Error, Result};
 use crate::process::Process;
-use crate::record::{Allocation, Kind};
+use crate::record::{Allocation, Kind, Reason};
 
 /// A job that waits or runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,8 @@ pub struct Entry {
     pub allocation: Option<Allocation>,
     /// When it was started.
     pub started: Option<u64>,
+    /// Why it waits.
+    pub reason: Reason,
     /// The process that watches over it, or that waits for it to run.
     pub owner: Option<Process>,
 }

@@ -19,6 +19,8 @@
 //! record of a job that is over is right.
 
 pub mod active;
+pub mod decide;
+pub mod schedule;
 
 use std::fs;
 use std::io::{self, Write as _};

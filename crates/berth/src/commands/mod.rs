@@ -20,6 +20,7 @@ pub mod setup;
 pub mod shell;
 pub mod sinfo;
 pub mod squeue;
+pub mod srun;
 pub mod stop;
 pub mod subid;
 pub mod verify;
