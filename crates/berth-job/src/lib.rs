@@ -14,6 +14,7 @@
 //! * A process is known by its number, its start time and the boot ([`process::Process`]), never by its number alone.
 //! * Nothing polls.
 
+pub mod batch;
 pub mod control;
 pub mod environment;
 pub mod error;
@@ -23,12 +24,15 @@ pub mod options;
 pub mod process;
 pub mod queue;
 pub mod record;
+pub mod sbatch;
+pub mod scancel;
 pub mod show;
 pub mod signal;
 pub mod srun;
 pub mod step;
 pub mod submit;
 pub mod time;
+pub mod tree;
 pub mod user;
 
 pub use error::{Error, Result};

@@ -6,10 +6,13 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use berth_job::batch::{Hooks, keeper};
 use berth_job::node::Node;
 use berth_job::options::request::Show;
 use berth_job::options::{Request, Verb, line, table};
+use berth_job::record::{Job, Step};
 use berth_job::srun::Answer;
+use berth_job::step::Container;
 use berth_job::submit::Refusal;
 use berth_job::time;
 use clap::{Arg, ArgAction, Command};
@@ -32,14 +35,55 @@ pub struct JobVerb {
 #[rustfmt::skip] // One row a line.
 pub static JOB_VERBS: &[JobVerb] = &[
     JobVerb { name: "sacct", about: "Show what became of jobs and steps, as Slurm's sacct", run: commands::sacct::main },
+    JobVerb { name: "sbatch", about: "Submit a script as a job, as Slurm's sbatch", run: commands::sbatch::main },
+    JobVerb { name: "scancel", about: "End jobs and steps or send them signals, as Slurm's scancel", run: commands::scancel::main },
     JobVerb { name: "scontrol", about: "Show, hold, release and requeue jobs, as Slurm's scontrol", run: commands::scontrol::main },
     JobVerb { name: "sinfo", about: "Show what this machine has for jobs, as Slurm's sinfo", run: commands::sinfo::main },
     JobVerb { name: "srun", about: "Run a command as a job or as a step of one, as Slurm's srun", run: commands::srun::main },
     JobVerb { name: "squeue", about: "Show the jobs that wait or run, as Slurm's squeue", run: commands::squeue::main },
 ];
 
+/// What no person types: the process that starts batch jobs.
+static KEEPER: JobVerb = JobVerb {
+    name: keeper::VERB,
+    about: "",
+    run: |_| ExitCode::from(keeper::main(Hooks { node: all_of_node, container })),
+};
+
+/// The machine with its GPUs.
+fn all_of_node() -> Node {
+    Node { gpus: gpus(), ..Node::detect() }
+}
+
+/// The container of a job's script or of a step.
+pub fn container(_job: &Job, _step: &Step) -> Result<Option<Box<dyn Container>>, String> {
+    Ok(None)
+}
+
+/// What is typed over what the script says.
+pub fn over(
+    typed: &berth_slurm::request::Request,
+    below: &berth_slurm::request::Request,
+) -> berth_slurm::request::Request {
+    let typed = typed.to_arguments();
+    let name = |argument: &str| {
+        argument.split('=').next().unwrap_or_default().trim_start_matches("--no-").trim_start_matches("--").to_owned()
+    };
+    let mut result = berth_slurm::request::Request::default();
+    let kept =
+        below.to_arguments().into_iter().filter(|argument| !typed.iter().any(|other| name(other) == name(argument)));
+    for argument in kept.chain(typed.iter().cloned()) {
+        // Each was accepted already.
+        let _ = result.set_argument(&argument);
+    }
+    result
+}
+
 /// Which of them a line asks for, the program's name included, and what stands behind it.
 pub fn is_asked(arguments: &[OsString]) -> Option<(&'static JobVerb, &[OsString])> {
+    if arguments.len() == 2 && arguments[1] == keeper::VERB {
+        return Some((&KEEPER, &[]));
+    }
     let find = |name: &OsStr| JOB_VERBS.iter().find(|verb| name == verb.name);
     let own = Path::new(arguments.first()?).file_name()?;
     if let Some(verb) = find(own) {
@@ -169,7 +213,8 @@ pub fn answer(answer: Answer) -> ExitCode {
     }
 }
 
-fn print(verb: Verb, show: Show) {
+/// Prints help or version.
+pub fn print(verb: Verb, show: Show) {
     let name = verb.name();
     let operands = if verb == Verb::Sbatch { "script [args...]" } else { "command [args...]" };
     match show {

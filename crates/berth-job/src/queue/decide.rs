@@ -158,12 +158,29 @@ impl Queue {
         Ok(())
     }
 
+    /// Puts a job that ran back into the queue, at its end. Its record is changed accordingly.
+    pub fn put_back(&self, job: &mut Job) -> Result<()> {
+        let lock = self.lock()?;
+        // It may have been held while it ran.
+        job.held = self.job(job.id)?.held;
+        job.state = State::Pending;
+        job.restarts += 1;
+        job.started = None;
+        job.allocation = None;
+        job.supervisor = None;
+        self.write_job(job)?;
+        let mut entries = self.active()?;
+        entries.retain(|entry| entry.id != job.id);
+        entries.push(Entry::of(job));
+        self.write_active(&entries, &lock)
+    }
+
     /// What a job that is over needs no more.
     fn forget_files(&self, job: &Job) {
         // The elements of an array share its files.
         if job.array.is_none() {
             let directory = self.directory(job.id);
-            for name in ["environment", "script"] {
+            for name in ["environment", "slurm_script"] {
                 let _ = fs::remove_file(directory.join(name));
             }
         }

@@ -9,7 +9,7 @@
 //!   jobs/ID/      a job
 //!     job.json        its record
 //!     step.N.json     its steps' records
-//!     script          of batch jobs: as submitted
+//!     slurm_script    of batch jobs: as submitted
 //!     environment     of batch jobs: NAME=VALUE, NUL-terminated
 //!     started.R       the batch script's process, the R-th time that the job was started
 //!     requests/       what scancel and scontrol ask of a running job

@@ -106,8 +106,8 @@ pub fn pass(entries: &[Entry], node: &Node, now: u64, mut verdict: impl FnMut(us
             None => vec![None],
             Some(list) => array::parse_set(list).unwrap_or_default().into_iter().map(Some).collect(),
         };
-        let mut running_elements =
-            entries.iter().filter(|other| other.array == Some(entry.id) && other.is_running()).count();
+        let is_element = |other: &&Entry| other.array == Some(entry.id) && other.is_running();
+        let mut running_elements = if entry.waiting.is_some() { entries.iter().filter(is_element).count() } else { 0 };
         for element in elements {
             if entry.waiting.is_some() && entry.array_limit > 0 && running_elements >= entry.array_limit as usize {
                 result.reasons[index] = Reason::JobArrayTaskLimit;

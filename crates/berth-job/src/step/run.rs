@@ -12,7 +12,7 @@ use super::{Ended, Input, Launch, Outcome, Output, Usage, pty, report, task};
 use crate::control::{Inbox, To};
 use crate::error::{Error, Result};
 use crate::record::{Exit, StepId};
-use crate::time;
+use crate::{time, tree};
 
 /// How long endings are collected before they are told, so that tasks that end alike are told together.
 const TOGETHER: Duration = Duration::from_millis(100);
@@ -93,8 +93,9 @@ impl Signals {
     }
 }
 
+/// What tasks leave behind becomes this process' own.
 #[allow(unsafe_code)]
-fn become_subreaper() {
+pub fn become_subreaper() {
     // SAFETY: numbers only.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
 }
@@ -455,24 +456,22 @@ fn until(moment: u64) -> Duration {
 /// Ends what tasks have left behind: it has become this process' own, and has no place outside of a step.
 #[allow(unsafe_code)]
 pub fn kill_children(usage: &mut Usage) {
-    let own = std::process::id();
     loop {
-        let path = format!("/proc/{own}/task/{own}/children");
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        for pid in text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()) {
-            // SAFETY: our own child, which was not waited for.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-        }
-        let mut status = 0;
-        // SAFETY: room for a status and for what was used.
-        let (pid, used) = unsafe {
-            let mut used: libc::rusage = std::mem::zeroed();
-            (libc::wait4(-1, &raw mut status, 0, &raw mut used), used)
-        };
-        if pid <= 0 {
+        let children = tree::children();
+        if children.is_empty() {
             return;
         }
-        usage.add(&used);
+        for child in children {
+            tree::send(child, libc::SIGKILL);
+            let mut status = 0;
+            // SAFETY: room for a status and for what was used.
+            unsafe {
+                let mut used: libc::rusage = std::mem::zeroed();
+                if libc::wait4(child as i32, &raw mut status, 0, &raw mut used) > 0 {
+                    usage.add(&used);
+                }
+            }
+        }
     }
 }
 

@@ -111,8 +111,18 @@ pub fn reason(error: &io::Error) -> String {
 }
 
 /// Becomes the command; comes back only with the error. A name without a slash is looked for in PATH.
-#[allow(unsafe_code)]
 pub fn become_command(words: &[OsString], environment: &Environment) -> io::Error {
+    let Some(program) = words.first() else { return io::ErrorKind::InvalidInput.into() };
+    execute(&candidates(program, environment), words, environment)
+}
+
+/// Becomes the program at a path.
+pub fn become_program(path: &str, words: &[OsString], environment: &Environment) -> io::Error {
+    execute(&[path.into()], words, environment)
+}
+
+#[allow(unsafe_code)]
+fn execute(candidates: &[OsString], words: &[OsString], environment: &Environment) -> io::Error {
     let c_string = |text: &OsStr| CString::new(text.as_bytes()).ok();
     let arguments: Vec<CString> = words.iter().filter_map(|word| c_string(word)).collect();
     let variables: Vec<CString> = environment
@@ -123,10 +133,9 @@ pub fn become_command(words: &[OsString], environment: &Environment) -> io::Erro
         strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
     };
     let (arguments_, variables_) = (pointers(&arguments), pointers(&variables));
-    let Some(program) = words.first() else { return io::ErrorKind::InvalidInput.into() };
     let mut error = io::Error::from_raw_os_error(libc::ENOENT);
-    for candidate in candidates(program, environment) {
-        let Some(path) = c_string(&candidate) else { continue };
+    for candidate in candidates {
+        let Some(path) = c_string(candidate) else { continue };
         // SAFETY: both lists end with a null pointer, and their strings live.
         unsafe { libc::execve(path.as_ptr(), arguments_.as_ptr(), variables_.as_ptr()) };
         let this = io::Error::last_os_error();

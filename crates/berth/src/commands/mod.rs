@@ -15,6 +15,8 @@ pub mod rmi;
 pub mod run;
 pub mod runtime;
 pub mod sacct;
+pub mod sbatch;
+pub mod scancel;
 pub mod scontrol;
 pub mod setup;
 pub mod shell;
