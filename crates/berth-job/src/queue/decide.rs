@@ -176,7 +176,7 @@ impl Queue {
     }
 
     /// What a job that is over needs no more.
-    fn forget_files(&self, job: &Job) {
+    pub(crate) fn forget_files(&self, job: &Job) {
         // The elements of an array share its files.
         if job.array.is_none() {
             let directory = self.directory(job.id);

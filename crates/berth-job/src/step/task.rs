@@ -42,6 +42,14 @@ pub fn fork() -> io::Result<Option<u32>> {
     }
 }
 
+/// Waits for a child; gives wait(2)'s status.
+#[allow(unsafe_code)]
+pub fn wait(pid: u32) -> Option<i32> {
+    let mut status = 0;
+    // SAFETY: room for a status.
+    (unsafe { libc::waitpid(pid as i32, &raw mut status, 0) } == pid as i32).then_some(status)
+}
+
 /// Ends at once, without what is left of the parent's.
 #[allow(unsafe_code)]
 pub fn exit(code: i32) -> ! {
