@@ -4,6 +4,7 @@
 //! Slurm tells it (`srun: error: `). A directory of links with their names makes existing scripts run.
 
 mod cluster;
+pub mod container;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -13,9 +14,7 @@ use berth_job::node::Node;
 use berth_job::options::request::Show;
 use berth_job::options::{Request, Verb, line, table};
 use berth_job::queue::Queue;
-use berth_job::record::{Job, Step};
 use berth_job::srun::Answer;
-use berth_job::step::Container;
 use berth_job::submit::Refusal;
 use berth_job::time;
 use clap::{Arg, ArgAction, Command};
@@ -51,17 +50,12 @@ pub static JOB_VERBS: &[JobVerb] = &[
 static KEEPER: JobVerb = JobVerb {
     name: keeper::VERB,
     about: "",
-    run: |_| ExitCode::from(keeper::main(Hooks { node: all_of_node, container })),
+    run: |_| ExitCode::from(keeper::main(Hooks { node: all_of_node, container: container::of })),
 };
 
 /// The machine with its GPUs.
 fn all_of_node() -> Node {
     Node { gpus: gpus(), ..Node::detect() }
-}
-
-/// The container of a job's script or of a step.
-pub fn container(_job: &Job, _step: &Step) -> Result<Option<Box<dyn Container>>, String> {
-    Ok(None)
 }
 
 /// What is typed over what the script says.

@@ -283,6 +283,8 @@ impl Keeper<'_> {
         for (entry, reason) in entries.iter_mut().zip(&pass.reasons) {
             entry.reason = *reason;
         }
+        let hopeless = |entry: &&Entry| entry.kill_on_invalid && entry.reason == Reason::DependencyNeverSatisfied;
+        let hopeless: Vec<u32> = entries.iter().filter(hopeless).map(|entry| entry.id).collect();
         // An element becomes an entry of its own in front of its array's, and moves what is behind it.
         let mut moved = 0;
         for start in pass.starts {
@@ -305,6 +307,15 @@ impl Keeper<'_> {
             entry.allocation = job.allocation;
             entry.reason = Reason::None;
             gates.push(self.supervise(entry)?);
+        }
+        for id in hopeless {
+            let mut job = self.queue.job(id)?;
+            job.state = State::Cancelled;
+            job.reason = Reason::DependencyNeverSatisfied;
+            job.cancelled_by = Some(job.uid);
+            job.ended = Some(time::now());
+            self.queue.write_job(&job)?;
+            entries.retain(|entry| entry.id != id);
         }
         Ok(pass.next)
     }

@@ -32,6 +32,7 @@ impl Entry {
             limit: job.time_limit,
             begin: job.begin,
             dependency: job.dependency.clone(),
+            kill_on_invalid: job.other.get("kill-on-invalid-dep").is_some_and(|word| word == "yes"),
             held: job.held,
             waiting: waiting.map(|array| array.waiting.clone()),
             array_limit: job.array.as_ref().map_or(0, |array| array.limit),

@@ -133,10 +133,7 @@ pub fn become_program(path: &str, words: &[OsString], environment: &Environment)
 fn execute(candidates: &[OsString], words: &[OsString], environment: &Environment) -> io::Error {
     let c_string = |text: &OsStr| CString::new(text.as_bytes()).ok();
     let arguments: Vec<CString> = words.iter().filter_map(|word| c_string(word)).collect();
-    let variables: Vec<CString> = environment
-        .iter()
-        .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
-        .collect();
+    let variables = environment.entries();
     let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
         strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
     };
