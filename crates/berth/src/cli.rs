@@ -20,6 +20,7 @@ use serde::Deserialize;
 use crate::command_error::CommandError;
 use crate::commands;
 use crate::context::Context;
+use crate::jobs::JOB_VERBS;
 
 /// Options of every verb, accepted before the verb and after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
@@ -162,7 +163,8 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .after_help("Exit codes: 125 berth failed, 126 the command cannot be invoked, 127 it does not exist, otherwise its own.");
-    VERBS.iter().fold(root, |root, verb| root.subcommand(verb_command(verb)))
+    let root = VERBS.iter().fold(root, |root, verb| root.subcommand(verb_command(verb)));
+    JOB_VERBS.iter().fold(root, |root, verb| root.subcommand(verb.command()))
 }
 
 /// The parser of one verb, with the options of every verb added. Where a verb uses a short letter for itself (`-v` of

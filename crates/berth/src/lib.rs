@@ -13,6 +13,7 @@ pub mod context;
 pub mod exit_code;
 pub mod fetch;
 pub mod imagefile;
+pub mod jobs;
 pub mod lower;
 pub mod onefile;
 pub mod output;

@@ -10,6 +10,7 @@ use std::ffi::{c_char, c_int};
 
 use berth::cli::{self, Invocation};
 use berth::commands::runtime;
+use berth::jobs;
 use berth::onefile;
 use berth::step;
 use berth::{CommandError, Context, ExitCode, Kind};
@@ -61,6 +62,9 @@ fn answer() -> ExitCode {
     }
     if onefile::server::is_asked(&arguments) {
         return onefile::server::main(&arguments);
+    }
+    if let Some((verb, arguments)) = jobs::is_asked(&arguments) {
+        return verb.run(arguments);
     }
     if step::is_asked(&arguments) {
         return step::main(&arguments);
