@@ -63,15 +63,17 @@ impl Line {
         text: &str,
         next: &mut dyn FnMut() -> Option<String>,
     ) -> Result<(), String> {
-        let (typed, mut value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value.to_owned())));
+        let (typed, mut value) =
+            text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value.to_owned())));
         let exact = table.iter().find(|(_, name, _)| *name == typed);
-        let begin: Vec<&Row> = table.iter().filter(|(_, name, _)| !typed.is_empty() && name.starts_with(typed)).collect();
+        let begin: Vec<&Row> =
+            table.iter().filter(|(_, name, _)| !typed.is_empty() && name.starts_with(typed)).collect();
         let (_, name, takes) = match (exact, &begin[..]) {
             (Some(row), _) => *row,
             (None, [row]) => **row,
             (None, []) => {
                 let meant = nearest(typed, table.iter().map(|(_, name, _)| *name));
-                let meant = meant.map(|name| format!("Did you mean --{name}?\n")).unwrap_or_default();
+                let meant = meant.map(|name| format!("{command}: did you mean '--{name}'?\n")).unwrap_or_default();
                 return Err(mistake(command, &format!("unrecognized option '--{text}'\n{meant}")));
             }
             (None, rows) => {
@@ -110,8 +112,9 @@ impl Line {
                     self.options.push((name, String::new()));
                     continue;
                 }
-                Takes::Value if behind.is_empty() => next()
-                    .ok_or_else(|| mistake(command, &format!("option requires an argument -- '{letter}'\n")))?,
+                Takes::Value if behind.is_empty() => {
+                    next().ok_or_else(|| mistake(command, &format!("option requires an argument -- '{letter}'\n")))?
+                }
                 Takes::Value | Takes::Optional => behind.to_owned(),
             };
             self.options.push((name, value));
@@ -173,7 +176,7 @@ mod tests {
     fn mistakes_are_told_as_getopt_tells_them() {
         for (line, expected) in [
             ("--nosuch", "squeue: unrecognized option '--nosuch'\n"),
-            ("--formt=x", "squeue: unrecognized option '--formt=x'\nDid you mean --format?\n"),
+            ("--formt=x", "squeue: unrecognized option '--formt=x'\nsqueue: did you mean '--format'?\n"),
             ("-z", "squeue: invalid option -- 'z'\n"),
             ("-o", "squeue: option requires an argument -- 'o'\n"),
             ("--format", "squeue: option '--format' requires an argument\n"),

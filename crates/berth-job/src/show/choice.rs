@@ -1,5 +1,6 @@
 //! Which jobs are meant: `-j 12,13_4`, `-t R,PD`, `-u me`.
 
+use crate::options::begin;
 use crate::record::{Job, State, StepId};
 use crate::show::facts;
 
@@ -105,9 +106,8 @@ impl States {
             if word.eq_ignore_ascii_case("all") {
                 return Ok(States::All);
             }
-            let known = STATES.iter().find(|(long, short)| {
-                [long, short].iter().any(|name| name.eq_ignore_ascii_case(word))
-            });
+            let known =
+                STATES.iter().find(|(long, short)| [long, short].iter().any(|name| name.eq_ignore_ascii_case(word)));
             names.push(known.ok_or_else(|| word.to_owned())?.0);
         }
         Ok(States::Some(names))
@@ -120,6 +120,21 @@ impl States {
             States::Some(names) => names.iter().any(|name| name.eq_ignore_ascii_case(state.name())),
         }
     }
+}
+
+/// A time that lies in the past, mostly, as `sacct -S` takes it: `2030-01-20`, `10:00` of today, `now-1hour`.
+///
+/// # Errors
+/// Where it cannot be understood, in bytes from the start.
+pub fn past(text: &str, now: u64) -> Result<u64, usize> {
+    if let Some(offset) = text.trim().strip_prefix("now-") {
+        let later = begin::parse(&format!("now+{offset}"), now)?;
+        return Ok(now.saturating_sub(later - now));
+    }
+    let time = begin::parse(text, now)?;
+    // `--begin` takes a time of day that is over for tomorrow's.
+    let is_of_day = !text.contains(['-', '/', 't', 'T', 'n']);
+    Ok(if is_of_day && time > now && time - now <= 86400 { time - 86400 } else { time })
 }
 
 /// The number of a user of this machine, by name or number.
@@ -163,7 +178,10 @@ mod tests {
             let name = Name::parse(text).unwrap();
             view.jobs.iter().filter(|job| name.means(job)).map(|job| job.id).collect::<Vec<u32>>()
         };
-        assert_eq!((meant("129"), meant("132_6"), meant("132_2"), meant("132")), (vec![129], vec![132], vec![], vec![132]));
+        assert_eq!(
+            (meant("129"), meant("132_6"), meant("132_2"), meant("132")),
+            (vec![129], vec![132], vec![], vec![132])
+        );
     }
 
     #[test]
@@ -173,6 +191,21 @@ mod tests {
         assert!(States::parse("CD,all").unwrap().contain(State::Timeout));
         assert_eq!(States::parse("R,foo"), Err("foo".to_owned()));
         assert!(States::parse("S,PR,oom").unwrap().contain(State::OutOfMemory));
+    }
+
+    #[test]
+    fn times_lie_in_the_past() {
+        let now = 1_795_904_698;
+        assert_eq!(
+            (past("now-1hour", now), past("now-10", now), past("now", now)),
+            (Ok(now - 3600), Ok(now - 10), Ok(now))
+        );
+        let clock = crate::time::clock(now);
+        for time in ["00:00", "23:59:59"] {
+            let day = crate::time::clock(past(time, now).unwrap()).day;
+            assert!(day == clock.day || day + 1 == clock.day, "{time}");
+        }
+        assert_eq!(past("garbage", now), Err(0));
     }
 
     #[test]

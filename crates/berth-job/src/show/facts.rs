@@ -3,6 +3,7 @@
 use crate::environment::YEAR;
 use crate::options::pattern::{self, Names};
 use crate::record::{Array, Job, Kind, Reason, State};
+use crate::time::clock;
 
 /// A duration as squeue writes it: `M:SS`, `H:MM:SS`, `D-HH:MM:SS`.
 pub fn short_duration(seconds: u64) -> String {
@@ -12,6 +13,19 @@ pub fn short_duration(seconds: u64) -> String {
         (0, _) => format!("{hours}:{minutes:02}:{seconds:02}"),
         _ => format!("{days}-{hours:02}:{minutes:02}:{seconds:02}"),
     }
+}
+
+/// A moment as `squeue -l` and `sinfo -l` write it above their tables: `Sat Nov 28 22:24:58 2026`.
+pub fn date(seconds: u64) -> String {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+    let now = clock(seconds);
+    // Sakamoto's rule: January and February belong to the year before.
+    let shift = [0, 3, 2, 5, 0, 3, 5, 1, 4, 6, 2, 4][(now.month - 1).rem_euclid(12) as usize];
+    let year = if now.month < 3 { now.year - 1 } else { now.year };
+    let day = (year + year / 4 - year / 100 + year / 400 + shift + now.day).rem_euclid(7) as usize;
+    let month = MONTHS[(now.month - 1).rem_euclid(12) as usize];
+    format!("{} {month} {:02} {:02}:{:02}:{:02} {}", DAYS[day], now.day, now.hour, now.minute, now.second, now.year)
 }
 
 /// A number of bytes in the largest unit that shows it exactly, not smaller than `smallest` (an index into `KMGTP`).
@@ -226,13 +240,26 @@ mod tests {
     }
 
     #[test]
+    fn days_have_their_names() {
+        // Noon in London on days whose names are known; the clock may be elsewhere, and then it is the day before or after.
+        for (seconds, names) in [(1_795_867_200, ["Fri", "Sat", "Sun"]), (951_825_600, ["Mon", "Tue", "Wed"])] {
+            let text = date(seconds);
+            assert!(names.iter().any(|name| text.starts_with(name)), "{text}");
+            assert_eq!(text.len(), "Sat Nov 28 22:24:58 2026".len());
+        }
+    }
+
+    #[test]
     fn what_is_asked_and_held_is_told_as_tres() {
         let view = example::view();
         let running = example::job(&view, 129);
         assert_eq!(requested_tres(running), "cpu=2,mem=100M,node=1,billing=2");
         assert_eq!(allocated_tres(running).as_deref(), Some("cpu=2,mem=100M,node=1,billing=2"));
         let waiting = example::job(&view, 130);
-        assert_eq!((requested_tres(waiting).as_str(), allocated_tres(waiting)), ("cpu=4,mem=4G,node=1,billing=4", None));
+        assert_eq!(
+            (requested_tres(waiting).as_str(), allocated_tres(waiting)),
+            ("cpu=4,mem=4G,node=1,billing=4", None)
+        );
         assert_eq!(tres(1, None, 2, false), "cpu=1,node=1,gres/gpu=2");
     }
 

@@ -96,8 +96,10 @@ fn group(stem: &str, numbers: &[String]) -> String {
             _ => ranges.push((number.clone(), number.clone())),
         }
     }
-    let texts: Vec<String> =
-        ranges.iter().map(|(first, last)| if first == last { first.clone() } else { format!("{first}-{last}") }).collect();
+    let texts: Vec<String> = ranges
+        .iter()
+        .map(|(first, last)| if first == last { first.clone() } else { format!("{first}-{last}") })
+        .collect();
     format!("{stem}[{}]", texts.join(","))
 }
 

@@ -148,7 +148,10 @@ mod tests {
             ("%i\\n%j", "131_[1-3]\\nname", ""),
             ("%99999999999999999999j|", "name|", ""),
         ] {
-            assert_eq!(letters(format), (expected.to_owned(), unknown.split_terminator(' ').map(String::from).collect()));
+            assert_eq!(
+                letters(format),
+                (expected.to_owned(), unknown.split_terminator(' ').map(String::from).collect())
+            );
         }
     }
 

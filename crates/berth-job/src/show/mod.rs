@@ -34,7 +34,8 @@ use std::collections::BTreeMap;
 use crate::error::Result;
 use crate::node::Node;
 use crate::queue::Queue;
-use crate::record::{Job, Step};
+use crate::queue::active::Entry;
+use crate::record::{Job, Reason, State, Step};
 
 /// The name of the one cluster that a machine is.
 pub use crate::environment::CLUSTER;
@@ -54,15 +55,27 @@ pub struct View {
 
 impl View {
     /// The jobs that wait or run, without steps.
-    pub fn active(queue: &Queue) -> Result<View> {
-        let entries = queue.active()?;
+    pub fn active(queue: &Queue, node: Node) -> Result<View> {
+        let entries = entries(queue)?;
         let jobs = entries.iter().filter_map(|entry| queue.job(entry.id).ok()).collect();
-        Ok(View { now: crate::time::now(), node: Node::detect(), jobs, steps: BTreeMap::new() })
+        Ok(View::of(jobs, &entries, node))
     }
 
     /// All jobs that there are records of, without steps.
-    pub fn all(queue: &Queue) -> Result<View> {
-        Ok(View { now: crate::time::now(), node: Node::detect(), jobs: queue.jobs()?, steps: BTreeMap::new() })
+    pub fn all(queue: &Queue, node: Node) -> Result<View> {
+        let entries = entries(queue)?;
+        Ok(View::of(queue.jobs()?, &entries, node))
+    }
+
+    /// Why a job waits is in the queue, and changes more often than its record.
+    fn of(mut jobs: Vec<Job>, entries: &[Entry], node: Node) -> View {
+        let reasons: BTreeMap<u32, Reason> = entries.iter().map(|entry| (entry.id, entry.reason)).collect();
+        for job in jobs.iter_mut().filter(|job| job.state == State::Pending) {
+            if let Some(reason) = reasons.get(&job.id) {
+                job.reason = *reason;
+            }
+        }
+        View { now: crate::time::now(), node, jobs, steps: BTreeMap::new() }
     }
 
     /// Reads the steps of the jobs.
@@ -83,6 +96,20 @@ impl View {
     pub fn steps_of(&self, job: &Job) -> &[Step] {
         self.steps.get(&job.id).map_or(&[], Vec::as_slice)
     }
+}
+
+/// The jobs that wait or run. What died in the meantime is told as such first, and if nobody sees to the jobs that wait, as
+/// after a reboot, somebody will.
+fn entries(queue: &Queue) -> Result<Vec<Entry>> {
+    let entries = queue.active()?;
+    if entries.is_empty() {
+        return Ok(entries);
+    }
+    let lock = queue.lock()?;
+    let entries = queue.sweep(&lock)?;
+    drop(lock);
+    crate::batch::keeper::ensure(queue)?;
+    Ok(entries)
 }
 
 /// What the tests show.

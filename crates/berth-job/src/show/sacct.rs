@@ -83,7 +83,8 @@ pub fn header(columns: &[Column], style: &Style) -> Vec<String> {
     match style {
         Style::Columns => {
             // A name that is too long is cut, without a sign.
-            let name = |column: &Column| fit(column.field.name, column.width.unsigned_abs() as usize, column.width > 0) + " ";
+            let name =
+                |column: &Column| fit(column.field.name, column.width.unsigned_abs() as usize, column.width > 0) + " ";
             let names = columns.iter().map(name).collect();
             let rules = columns.iter().map(|column| "-".repeat(column.width.unsigned_abs() as usize) + " ").collect();
             vec![names, rules]

@@ -41,11 +41,7 @@ fn job_lines(job: &Job, view: &View, detail: bool) -> Vec<String> {
     if detail {
         line(format!("DerivedExitCode={}", job.derived_exit));
     }
-    line(format!(
-        "RunTime={} TimeLimit={} TimeMin=N/A",
-        duration(job.elapsed(view.now)),
-        facts::long_limit(job)
-    ));
+    line(format!("RunTime={} TimeLimit={} TimeMin=N/A", duration(job.elapsed(view.now)), facts::long_limit(job)));
     line(format!("SubmitTime={} EligibleTime={}", local(job.submitted), time(job.eligible)));
     line(format!("AccrueTime={}", time(job.eligible)));
     line(format!("StartTime={} EndTime={} Deadline=N/A", time(facts::start(job)), time(facts::end(job))));
@@ -77,11 +73,7 @@ fn job_lines(job: &Job, view: &View, detail: bool) -> Vec<String> {
         line(format!("  Nodes={node} CPU_IDs={cpus} Mem={memory} GRES="));
     }
     let memory = if job.resources.memory_per_cpu.is_some() { "MinMemoryCPU" } else { "MinMemoryNode" };
-    line(format!(
-        "MinCPUsNode={} {memory}={} MinTmpDiskNode=0",
-        facts::minimum_cpus(job),
-        facts::minimum_memory(job)
-    ));
+    line(format!("MinCPUsNode={} {memory}={} MinTmpDiskNode=0", facts::minimum_cpus(job), facts::minimum_memory(job)));
     line("Features=(null) DelayBoot=00:00:00".to_owned());
     let shared = if job.resources.exclusive { "NO" } else { "OK" };
     line(format!("OverSubscribe={shared} Contiguous=0 Licenses=(null) Network=(null)"));
@@ -271,7 +263,11 @@ mod tests {
     fn what_a_job_has_beyond_that_has_its_lines() {
         let view = example::view();
         let text = |id| job(example::job(&view, id), &view, false, true);
-        assert!(text(135).contains("   WorkDir=/home/tuser1\n   Comment=cc \n   TresPerTask=cpu=2\n   \n\n"), "{}", text(135));
+        assert!(
+            text(135).contains("   WorkDir=/home/tuser1\n   Comment=cc \n   TresPerTask=cpu=2\n   \n\n"),
+            "{}",
+            text(135)
+        );
         assert!(text(135).contains("   Command=sleep\n"));
         assert!(text(129).contains("   JOB_GRES=(null)\n     Nodes=n1 CPU_IDs=0-1 Mem=100 GRES=\n"));
         assert!(text(131).starts_with("JobId=131 ArrayJobId=131 ArrayTaskId=1-3 ArrayTaskThrottle=1 JobName=arr\n"));

@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn the_long_table_is_slurms() {
-        let expected = "             JOBID PARTITION     NAME     USER    STATE       TIME TIME_LIMI  NODES NODELIST(REASON)
+        let expected =
+            "             JOBID PARTITION     NAME     USER    STATE       TIME TIME_LIMI  NODES NODELIST(REASON)
                130     local     pend   tuser1  PENDING       0:00 2-03:00:00      1 (Resources)";
         assert_eq!(shown(LONG, ORDER)[..2].join("\n"), expected);
     }

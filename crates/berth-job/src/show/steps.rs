@@ -85,19 +85,9 @@ pub fn paragraph(job: &Job, step: &Step, one_line: bool) -> String {
     let host = &step.allocation.node;
     let pid = step.supervisor.as_ref().map_or(0, |process| process.pid);
     let mut lines = vec![
-        format!(
-            "StepId={} UserId={} StartTime={} TimeLimit=UNLIMITED",
-            id(job, step),
-            job.uid,
-            local(step.started)
-        ),
+        format!("StepId={} UserId={} StartTime={} TimeLimit=UNLIMITED", id(job, step), job.uid, local(step.started)),
         format!("State={} Partition={} NodeList={host}", step.state.name(), job.partition),
-        format!(
-            "Nodes=1 CPUs={} Tasks={} Name={} Network=(null)",
-            step.allocation.cpus.len(),
-            step.tasks,
-            step.name
-        ),
+        format!("Nodes=1 CPUs={} Tasks={} Name={} Network=(null)", step.allocation.cpus.len(), step.tasks, step.name),
         format!("TRES={}", tres(step)),
         "ResvPorts=(null)".to_owned(),
         "CPUFreqReq=Default Dist=Block".to_owned(),
