@@ -1,6 +1,6 @@
 //! The variables that jobs, steps and tasks get, as the manuals of srun and sbatch list them.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 
 use crate::options::array::format_ranges;
 use crate::record::{Job, Kind, StepId};
@@ -64,6 +64,15 @@ impl Environment {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.0.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+    }
+
+    /// As execve(2) wants it; what has a NUL byte is left out.
+    pub fn entries(&self) -> Vec<CString> {
+        use std::os::unix::ffi::OsStrExt;
+        let entry = |(name, value): &(OsString, OsString)| {
+            CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+        };
+        self.0.iter().filter_map(entry).collect()
     }
 
     /// Keeps what `--export` names: `ALL` (everything; the default), `NONE` and `NIL` (nothing but Slurm's own), names, and

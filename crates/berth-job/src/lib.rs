@@ -24,6 +24,7 @@ pub mod options;
 pub mod process;
 pub mod queue;
 pub mod record;
+pub mod salloc;
 pub mod sbatch;
 pub mod scancel;
 pub mod show;

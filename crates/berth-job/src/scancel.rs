@@ -104,6 +104,7 @@ fn cancel_waiting(queue: &Queue, id: u32, request: &Request) -> Result<bool> {
     end_waiting(&mut job, reason, request.uid);
     queue.write_job(&job)?;
     queue.write_active(&entries, &lock)?;
+    queue.forget_files(&job);
     Ok(true)
 }
 

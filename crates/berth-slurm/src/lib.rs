@@ -13,3 +13,4 @@ pub mod mounts;
 pub mod options;
 pub mod request;
 pub mod settings;
+pub mod task;

@@ -125,7 +125,7 @@ fn clean(settings: &Settings, directory: &Path, uid: u32, what: &str, in_words: 
     let arguments: Vec<CString> = arguments.into_iter().filter_map(|word| CString::new(word).ok()).collect();
     let environment = [c"PATH=/usr/bin:/bin:/usr/sbin:/sbin".to_owned()];
     let Some(gid) = group_of(directory) else { return };
-    match crate::step::run(&arguments, &environment, None, Some((uid, gid))) {
+    match berth_slurm::task::run(&arguments, &environment, None, Some((uid, gid))) {
         Ok(0) => {}
         Ok(code) => slurm::error(&format!("berth: {in_words} were not removed (exit code {code})")),
         Err(error) => slurm::error(&format!("berth: cannot call {}: {error}", program.display())),

@@ -2,8 +2,7 @@
 //!
 //! The numbers and signatures are the same in all releases from 22.05 to 26.05; what is newer than 22.05 is not used.
 
-use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
 unsafe extern "C" {
     fn spank_context() -> c_int;
@@ -200,12 +199,6 @@ pub fn configuration_directory() -> std::path::PathBuf {
     let named = std::env::var_os("SLURM_CONF").map(std::path::PathBuf::from);
     let directory = named.as_deref().and_then(std::path::Path::parent).map(std::path::Path::to_path_buf);
     directory.unwrap_or_else(|| "/etc/slurm".into())
-}
-
-/// A name and a value out of `NAME=VALUE`.
-pub fn split_variable(entry: &[u8]) -> Option<(&OsStr, &OsStr)> {
-    let at = entry.iter().position(|&byte| byte == b'=')?;
-    Some((OsStr::from_bytes(&entry[..at]), OsStr::from_bytes(&entry[at + 1..])))
 }
 
 /// What Slurm looks for in the file: a plugin's name, its type, and the release that it is for.

@@ -3,6 +3,9 @@
 //! Their lines are Slurm's and not those of the other verbs, so each takes its own apart, and what goes wrong is told as
 //! Slurm tells it (`srun: error: `). A directory of links with their names makes existing scripts run.
 
+mod cluster;
+pub mod container;
+
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
@@ -10,9 +13,8 @@ use berth_job::batch::{Hooks, keeper};
 use berth_job::node::Node;
 use berth_job::options::request::Show;
 use berth_job::options::{Request, Verb, line, table};
-use berth_job::record::{Job, Step};
+use berth_job::queue::Queue;
 use berth_job::srun::Answer;
-use berth_job::step::Container;
 use berth_job::submit::Refusal;
 use berth_job::time;
 use clap::{Arg, ArgAction, Command};
@@ -35,6 +37,7 @@ pub struct JobVerb {
 #[rustfmt::skip] // One row a line.
 pub static JOB_VERBS: &[JobVerb] = &[
     JobVerb { name: "sacct", about: "Show what became of jobs and steps, as Slurm's sacct", run: commands::sacct::main },
+    JobVerb { name: "salloc", about: "Run a command, or a shell, with resources held for it, as Slurm's salloc", run: commands::salloc::main },
     JobVerb { name: "sbatch", about: "Submit a script as a job, as Slurm's sbatch", run: commands::sbatch::main },
     JobVerb { name: "scancel", about: "End jobs and steps or send them signals, as Slurm's scancel", run: commands::scancel::main },
     JobVerb { name: "scontrol", about: "Show, hold, release and requeue jobs, as Slurm's scontrol", run: commands::scontrol::main },
@@ -47,17 +50,12 @@ pub static JOB_VERBS: &[JobVerb] = &[
 static KEEPER: JobVerb = JobVerb {
     name: keeper::VERB,
     about: "",
-    run: |_| ExitCode::from(keeper::main(Hooks { node: all_of_node, container })),
+    run: |_| ExitCode::from(keeper::main(Hooks { node: all_of_node, container: container::of })),
 };
 
 /// The machine with its GPUs.
 fn all_of_node() -> Node {
     Node { gpus: gpus(), ..Node::detect() }
-}
-
-/// The container of a job's script or of a step.
-pub fn container(_job: &Job, _step: &Step) -> Result<Option<Box<dyn Container>>, String> {
-    Ok(None)
 }
 
 /// What is typed over what the script says.
@@ -95,7 +93,21 @@ pub fn is_asked(arguments: &[OsString]) -> Option<(&'static JobVerb, &[OsString]
 impl JobVerb {
     /// Does what was asked.
     pub fn run(&self, arguments: &[OsString]) -> ExitCode {
-        (self.run)(arguments)
+        if self.name == keeper::VERB {
+            return (self.run)(arguments);
+        }
+        if let Some(code) = cluster::hand_over(self.name, arguments) {
+            return code;
+        }
+        let is_kept = arguments.first().is_some_and(|word| word == cluster::EMBEDDED);
+        // Whoever looks at the queue sees to it that somebody takes care of it.
+        if !["srun", "salloc", "sbatch"].contains(&self.name)
+            && let Ok(queue) = Queue::open()
+        {
+            let _ = queue.lock().and_then(|lock| queue.sweep(&lock));
+            let _ = keeper::ensure(&queue);
+        }
+        (self.run)(&arguments[usize::from(is_kept)..])
     }
 
     /// What help, completions and the reference know of it. Its options are Slurm's, and `--help` lists them.

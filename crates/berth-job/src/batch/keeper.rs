@@ -15,7 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::wait::{peek_child, peek_status, wait_for};
+use super::wait::{peek_child, peek_status};
 use super::{Hooks, started, supervisor};
 use crate::control;
 use crate::error::{Error, Result};
@@ -135,7 +135,7 @@ fn guard(queue: &Queue, hooks: Hooks) -> u8 {
         }
         Err(_) => return 1,
     };
-    if wait_for(keeper) == Some(0) {
+    if step::wait(keeper) == Some(0) {
         return 0;
     }
     // It was killed, or could not go on. What it looked after is this process' now; a child looks after this one.
@@ -202,7 +202,7 @@ impl Keeper<'_> {
     fn bury(&mut self) -> Result<()> {
         while let Some(pid) = peek_child() {
             if let Some(job) = self.supervisors.remove(&pid) {
-                let status = wait_for(pid).unwrap_or(0);
+                let status = step::wait(pid).unwrap_or(0);
                 if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) != 0 {
                     // It has said that it cannot: another one could not either.
                     self.give_up(job)?;
@@ -212,7 +212,7 @@ impl Keeper<'_> {
             if let (Some(status), Some((job, restarts))) = (peek_status(pid), self.job_of_script(pid)?) {
                 started::write_exit(&self.queue.directory(job), restarts, status)?;
             }
-            wait_for(pid);
+            step::wait(pid);
         }
         Ok(())
     }
@@ -283,6 +283,8 @@ impl Keeper<'_> {
         for (entry, reason) in entries.iter_mut().zip(&pass.reasons) {
             entry.reason = *reason;
         }
+        let hopeless = |entry: &&Entry| entry.kill_on_invalid && entry.reason == Reason::DependencyNeverSatisfied;
+        let hopeless: Vec<u32> = entries.iter().filter(hopeless).map(|entry| entry.id).collect();
         // An element becomes an entry of its own in front of its array's, and moves what is behind it.
         let mut moved = 0;
         for start in pass.starts {
@@ -305,6 +307,15 @@ impl Keeper<'_> {
             entry.allocation = job.allocation;
             entry.reason = Reason::None;
             gates.push(self.supervise(entry)?);
+        }
+        for id in hopeless {
+            let mut job = self.queue.job(id)?;
+            job.state = State::Cancelled;
+            job.reason = Reason::DependencyNeverSatisfied;
+            job.cancelled_by = Some(job.uid);
+            job.ended = Some(time::now());
+            self.queue.write_job(&job)?;
+            entries.retain(|entry| entry.id != id);
         }
         Ok(pass.next)
     }

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::keeper::Alive;
 use super::script::{Files, become_script};
-use super::wait::{kernel_exit, peek_child, peek_status, wait_for, zombie_exit};
+use super::wait::{kernel_exit, peek_child, peek_status, zombie_exit};
 use super::{Hooks, started};
 use crate::control::{self, Inbox, Request, To};
 use crate::error::{Error, Result};
@@ -243,7 +243,7 @@ impl Supervisor<'_> {
             if pid == script {
                 return;
             }
-            wait_for(pid);
+            step::wait(pid);
         }
     }
 

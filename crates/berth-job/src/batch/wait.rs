@@ -28,14 +28,6 @@ pub fn peek_status(pid: u32) -> Option<i32> {
     }
 }
 
-/// Waits for a child that has ended.
-#[allow(unsafe_code)]
-pub fn wait_for(pid: u32) -> Option<i32> {
-    let mut status = 0;
-    // SAFETY: room for a status.
-    (unsafe { libc::waitpid(pid as i32, &raw mut status, 0) } == pid as i32).then_some(status)
-}
-
 /// How a process ended that another has waited for, as Linux 6.15 and later tell by a descriptor of it.
 #[allow(unsafe_code)]
 pub fn kernel_exit(process: &OwnedFd) -> Option<i32> {
@@ -75,7 +67,7 @@ mod tests {
         let descriptor = crate::process::open(child.id()).unwrap();
         assert_eq!(peek_status(child.id()), Some(7 << 8));
         assert_eq!(zombie_exit(child.id()), Some(7 << 8));
-        assert_eq!(wait_for(child.id()), Some(7 << 8));
+        assert_eq!(crate::step::wait(child.id()), Some(7 << 8));
         assert_eq!(zombie_exit(child.id()), None);
         // Only a new kernel knows, and it knows right.
         assert!(kernel_exit(&descriptor).is_none_or(|status| status == 7 << 8));

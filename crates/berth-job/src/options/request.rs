@@ -226,6 +226,7 @@ impl Request {
                     "no" => false,
                     _ => return Err(invalid(name)),
                 });
+                self.other.insert(name.to_owned(), text.to_owned());
             }
             "label" => self.label = true,
             "mem" => self.memory = Some(memory(text).ok_or_else(|| invalid(name))?),

@@ -34,6 +34,8 @@ pub struct Entry {
     pub begin: Option<u64>,
     /// Its dependencies, as in the record; empty for none.
     pub dependency: String,
+    /// Whether it is cancelled when its dependencies can never be satisfied.
+    pub kill_on_invalid: bool,
     /// Whether it is held.
     pub held: bool,
     /// Of an array with elements that wait: those elements.

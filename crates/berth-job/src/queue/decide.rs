@@ -32,6 +32,7 @@ impl Entry {
             limit: job.time_limit,
             begin: job.begin,
             dependency: job.dependency.clone(),
+            kill_on_invalid: job.other.get("kill-on-invalid-dep").is_some_and(|word| word == "yes"),
             held: job.held,
             waiting: waiting.map(|array| array.waiting.clone()),
             array_limit: job.array.as_ref().map_or(0, |array| array.limit),
@@ -176,7 +177,7 @@ impl Queue {
     }
 
     /// What a job that is over needs no more.
-    fn forget_files(&self, job: &Job) {
+    pub(crate) fn forget_files(&self, job: &Job) {
         // The elements of an array share its files.
         if job.array.is_none() {
             let directory = self.directory(job.id);

@@ -21,7 +21,7 @@ use crate::record::{EarlySignal, Exit, State};
 pub use output::{Sink, open_output};
 pub use report::highest;
 pub use run::{Signals, become_subreaper, kill_children, run};
-pub use task::{become_command, become_program, bind, enter_directory, exit, fork, reason, reset_signals};
+pub use task::{become_command, become_program, bind, enter_directory, exit, fork, reason, reset_signals, wait};
 
 /// What becomes of a task before its command is started in it: it joins a container.
 pub trait Container {

@@ -42,6 +42,14 @@ pub fn fork() -> io::Result<Option<u32>> {
     }
 }
 
+/// Waits for a child; gives wait(2)'s status.
+#[allow(unsafe_code)]
+pub fn wait(pid: u32) -> Option<i32> {
+    let mut status = 0;
+    // SAFETY: room for a status.
+    (unsafe { libc::waitpid(pid as i32, &raw mut status, 0) } == pid as i32).then_some(status)
+}
+
 /// Ends at once, without what is left of the parent's.
 #[allow(unsafe_code)]
 pub fn exit(code: i32) -> ! {
@@ -125,10 +133,7 @@ pub fn become_program(path: &str, words: &[OsString], environment: &Environment)
 fn execute(candidates: &[OsString], words: &[OsString], environment: &Environment) -> io::Error {
     let c_string = |text: &OsStr| CString::new(text.as_bytes()).ok();
     let arguments: Vec<CString> = words.iter().filter_map(|word| c_string(word)).collect();
-    let variables: Vec<CString> = environment
-        .iter()
-        .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
-        .collect();
+    let variables = environment.entries();
     let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
         strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
     };

@@ -15,6 +15,7 @@ pub mod rmi;
 pub mod run;
 pub mod runtime;
 pub mod sacct;
+pub mod salloc;
 pub mod sbatch;
 pub mod scancel;
 pub mod scontrol;

@@ -24,7 +24,7 @@ fn run(arguments: &[OsString]) -> berth_job::srun::Answer {
     }
     let node = jobs::node(&request);
     let job = request.job.or_else(jobs::surrounding);
-    let srun = Srun { request: *request, command, node, container: &mut |_, _| Ok(None) };
+    let srun = Srun { request: *request, command, node, container: &mut jobs::container::of };
     match job {
         Some(job) => srun.inside(job),
         None => srun.alone(),
