@@ -46,6 +46,7 @@ macro_rules! on_each_release {
     };
 }
 
+mod compare;
 mod container;
 mod create;
 mod doctor;
@@ -95,6 +96,15 @@ fn prepare() -> io::Result<Prepared<Run>> {
 }
 
 fn main() -> ExitCode {
+    if env::args().any(|word| word == "--write") {
+        return match compare::write() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("docs/jobs-compared.md: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let mut chapters = Vec::new();
     chapters.extend(run::CHAPTERS);
     chapters.extend(create::CHAPTERS);
@@ -107,6 +117,7 @@ fn main() -> ExitCode {
     chapters.extend(kills::CHAPTERS);
     chapters.extend(hostile::CHAPTERS);
     chapters.extend(load::CHAPTERS);
+    chapters.push(compare::CHAPTER);
     // Most of a test's time is Slurm's, which waits for seconds before it kills, and for half a minute before it looks at
     // time limits.
     harness::main_with(2 * harness::default_threads(), &chapters, prepare)

@@ -16,6 +16,8 @@ pub enum Takes {
     Value,
     /// A value in the same word, or none.
     Optional,
+    /// A value in the same word, or in the next one if that is no option, or none.
+    Word,
 }
 
 /// An option: its letter (or [`NONE`]), its name, what it takes.
@@ -39,10 +41,14 @@ impl Line {
     /// What getopt says, then the hint that Slurm's commands add, with what was probably meant.
     pub fn parse(command: &str, table: &[Row], words: &[OsString]) -> Result<Line, String> {
         let mut line = Line::default();
-        let mut words = words.iter();
+        let mut words = words.iter().peekable();
         while let Some(word) = words.next() {
             let text = String::from_utf8_lossy(word.as_bytes()).into_owned();
-            let mut next = || words.next().map(|word| word.to_string_lossy().into_owned());
+            // Where the value may be missing, an option is none.
+            let mut next = |any: bool| {
+                let word = words.next_if(|word| any || !word.as_bytes().starts_with(b"-"));
+                word.map(|word| word.to_string_lossy().into_owned())
+            };
             if text == "--" {
                 line.operands.extend(words.by_ref().map(|word| word.to_string_lossy().into_owned()));
             } else if let Some(long) = text.strip_prefix("--") {
@@ -61,7 +67,7 @@ impl Line {
         command: &str,
         table: &[Row],
         text: &str,
-        next: &mut dyn FnMut() -> Option<String>,
+        next: &mut dyn FnMut(bool) -> Option<String>,
     ) -> Result<(), String> {
         let (typed, mut value) =
             text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value.to_owned())));
@@ -87,8 +93,9 @@ impl Line {
             }
             Takes::Value if value.is_none() => {
                 let missing = || mistake(command, &format!("option '--{name}' requires an argument\n"));
-                value = Some(next().ok_or_else(missing)?);
+                value = Some(next(true).ok_or_else(missing)?);
             }
+            Takes::Word if value.is_none() => value = next(false),
             _ => {}
         }
         self.options.push((name, value.unwrap_or_default()));
@@ -100,7 +107,7 @@ impl Line {
         command: &str,
         table: &[Row],
         letters: &str,
-        next: &mut dyn FnMut() -> Option<String>,
+        next: &mut dyn FnMut(bool) -> Option<String>,
     ) -> Result<(), String> {
         for (at, letter) in letters.char_indices() {
             let Some((_, name, takes)) = table.iter().find(|(known, _, _)| *known == letter && letter != NONE) else {
@@ -115,7 +122,8 @@ impl Line {
                 Takes::Value if behind.is_empty() => {
                     next().ok_or_else(|| mistake(command, &format!("option requires an argument -- '{letter}'\n")))?
                 }
-                Takes::Value | Takes::Optional => behind.to_owned(),
+                Takes::Word if behind.is_empty() => next(false).unwrap_or_default(),
+                Takes::Value | Takes::Optional | Takes::Word => behind.to_owned(),
             };
             self.options.push((name, value));
             return Ok(());
@@ -149,7 +157,7 @@ mod tests {
     use super::*;
 
     const TABLE: &[Row] = &[
-        ('j', "jobs", Takes::Optional),
+        ('j', "jobs", Takes::Word),
         ('h', "noheader", Takes::Nothing),
         ('o', "format", Takes::Value),
         (NONE, "me", Takes::Nothing),
@@ -169,6 +177,7 @@ mod tests {
         assert_eq!((line.get("format"), line.get("jobs")), (Some("%i"), Some("1,2")));
         assert_eq!(line.list("name"), ["a", "b"]);
         assert_eq!(line.operands, ["x", "-z"]);
+        assert_eq!((parse("-j 5 -h").unwrap().get("jobs"), parse("-j -h").unwrap().get("jobs")), (Some("5"), Some("")));
         assert_eq!(parse("-o a -o b").unwrap().get("format"), Some("b"));
     }
 

@@ -14,7 +14,7 @@ pub const NODE: &str = "%N %.6D %.9P %6t";
 /// The layout of `-N -l`.
 pub const NODE_LONG: &str = "%N %.6D %.9P %.11T %4c %.8z %.6m %.8d %.6w %.8f %20E";
 /// The layout of `-s`.
-pub const SUMMARY: &str = "%9P %.5a %.10l %.16F  %N";
+pub const SUMMARY: &str = "%9P %.5a %.10l %.16F %N";
 /// The layout of `-R`.
 pub const REASONS: &str = "%20E %9u %19H %N";
 
@@ -240,7 +240,7 @@ pub fn by_names(format: &str) -> Layout<&'static Field> {
 /// With `-N`, nodes have a column that fits them.
 pub fn widen_nodes(layout: &mut Layout<&'static Field>, node: &Facts<'_>) {
     for column in layout.columns.iter_mut().filter(|column| column.field.letter == 'N') {
-        column.width = node.name().chars().count().max("NODELIST  ".len());
+        column.width = node.name().chars().count().max("NODELIST ".len());
     }
 }
 
@@ -285,7 +285,7 @@ mod tests {
         );
         assert_eq!(
             shown(SUMMARY, idle),
-            "PARTITION AVAIL  TIMELIMIT   NODES(A/I/O/T)  NODELIST\nlocal*       up   infinite          0/1/0/1  n1"
+            "PARTITION AVAIL  TIMELIMIT   NODES(A/I/O/T) NODELIST\nlocal*       up   infinite          0/1/0/1 n1"
         );
         assert_eq!(
             shown("%C %T %t %A %F", |_| ()),
@@ -299,8 +299,8 @@ mod tests {
         let node = Facts::of(&view);
         let mut layout = by_letters(NODE);
         widen_nodes(&mut layout, &node);
-        assert_eq!(header(&layout), "NODELIST    NODES PARTITION STATE ");
-        assert_eq!(line(&layout, &node), "n1              1    local* mix   ");
+        assert_eq!(header(&layout), "NODELIST   NODES PARTITION STATE ");
+        assert_eq!(line(&layout, &node), "n1             1    local* mix   ");
     }
 
     #[test]
