@@ -13,6 +13,7 @@ mod docker;
 mod engines;
 mod faults;
 mod hostile;
+mod jobs;
 mod named;
 mod peers;
 mod podman;
@@ -46,6 +47,10 @@ fn main() -> ExitCode {
         docker::CHAPTER,
         buildah::CHAPTER,
         containerd::CHAPTER,
+        jobs::run::CHAPTER,
+        jobs::bad::CHAPTER,
+        jobs::many::CHAPTER,
+        jobs::kills::CHAPTER,
     ];
     harness::main(&chapters, || fixture::prepare(env!("CARGO_BIN_EXE_testbed")))
 }
