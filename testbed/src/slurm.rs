@@ -122,6 +122,8 @@ pub struct Options {
     pub run_user: bool,
     /// Whether Slurm loads the plugin, on every host.
     pub plugin: bool,
+    /// Name of the one partition.
+    pub partition: String,
 }
 
 /// A folder or file of this machine in the box, read-only.
@@ -143,6 +145,7 @@ impl Default for Options {
             binds: Vec::new(),
             run_user: false,
             plugin: false,
+            partition: "all".to_owned(),
         }
     }
 }

@@ -38,9 +38,10 @@ KillWait=3
 ReturnToService=2
 MailProg=/bin/true
 NodeName=n[1-{nodes}] CPUs=64 State=UNKNOWN {words}
-PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+PartitionName={partition} Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 {more}",
         words = options.node_conf,
+        partition = options.partition,
         more = options.slurm_conf
     )
 }

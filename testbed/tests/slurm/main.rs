@@ -49,6 +49,7 @@ macro_rules! on_each_release {
     };
 }
 
+mod compare;
 mod container;
 mod create;
 mod doctor;
@@ -105,6 +106,15 @@ fn prepare() -> io::Result<Prepared<Run>> {
 }
 
 fn main() -> ExitCode {
+    if env::args().any(|word| word == "--write") {
+        return match compare::write() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("docs/jobs-compared.md: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let mut chapters = Vec::new();
     chapters.extend(run::CHAPTERS);
     chapters.extend(create::CHAPTERS);
@@ -120,6 +130,7 @@ fn main() -> ExitCode {
     chapters.extend(load::CHAPTERS);
     chapters.extend(oci_conf::CHAPTERS);
     chapters.extend(oci_conf::files::CHAPTERS);
+    chapters.push(compare::CHAPTER);
     // Most of a test's time is Slurm's, which waits for seconds before it kills, and for half a minute before it looks at
     // time limits.
     harness::main_with(2 * harness::default_threads(), &chapters, prepare)
