@@ -320,10 +320,17 @@ fn refuse_file_names(text: &str) -> Parsed<()> {
     let path_like = text == "." || text == ".." || ["/", "./", "../", "~"].iter().any(|start| text.starts_with(start));
     let lower = text.to_ascii_lowercase();
     let ends = |endings: &[&str]| endings.iter().any(|ending| lower.ends_with(ending));
-    if ends(&[".sqsh", ".squashfs", ".sif", ".simg"]) {
+    if ends(&[".sqsh", ".squashfs", ".erofs"]) {
         return Err(
-            "it looks like a one-file image, which berth cannot start yet: name the image by the registry it came \
-                    from, or unpack the file and write dir:PATH"
+            "it looks like an image in one file: `berth run` starts such a file where it is; it is not fetched \
+                    into a store, and has no other name than its path"
+                .to_owned(),
+        );
+    }
+    if ends(&[".sif", ".simg"]) {
+        return Err(
+            "it looks like an image of Apptainer, which berth does not read: name the image by the registry it \
+                    came from"
                 .to_owned(),
         );
     }

@@ -208,6 +208,9 @@ pub fn image_for(
     if onefile::is_meant(text) {
         return Ok((onefile::image(text)?, None));
     }
+    if let Some(error) = onefile::not_there(text) {
+        return Err(error);
+    }
     let reference = match Reference::parse(text) {
         Ok(Reference::Path { transport: Transport::Dir, path, .. }) => return Ok((directory(&path)?, None)),
         Ok(reference) => Some(reference),

@@ -9,6 +9,7 @@ mod images;
 mod jobs;
 mod mounts;
 mod names;
+mod onefile;
 mod ours;
 mod registry;
 mod rights;
@@ -18,7 +19,7 @@ mod submit;
 pub mod world;
 
 /// All tests of the plugin.
-pub const CHAPTERS: [[Chapter; 3]; 13] = [
+pub const CHAPTERS: [[Chapter; 3]; 14] = [
     // Its test of a time limit takes longest.
     jobs::CHAPTERS,
     seeds::CHAPTERS,
@@ -26,6 +27,7 @@ pub const CHAPTERS: [[Chapter; 3]; 13] = [
     mounts::CHAPTERS,
     rights::CHAPTERS,
     names::CHAPTERS,
+    onefile::CHAPTERS,
     environment::CHAPTERS,
     arguments::CHAPTERS,
     errors::CHAPTERS,

@@ -207,7 +207,8 @@ mod tests {
 
     #[test]
     fn variables_are_read_as_enroot_reads_them() {
-        let text = "PATH=/a:${HOME}/bin\n# no\nA=\"x y\"\n 1B=no\nB='z'\nENROOT_ROOTFS=/x\nA=later\nno line\nC=${NONE}${\n";
+        let text =
+            "PATH=/a:${HOME}/bin\n# no\nA=\"x y\"\n 1B=no\nB='z'\nENROOT_ROOTFS=/x\nA=later\nno line\nC=${NONE}${\n";
         let host = |name: &str| (name == "HOME").then(|| "/home/me".to_owned());
         assert_eq!(environment(text, host), ["PATH=/a:/home/me/bin", "B=z", "A=later", "C=${"]);
     }

@@ -52,6 +52,18 @@ pub fn is_meant(text: &str) -> bool {
     (is_path || by_name) && open_file(Path::new(text)).is_ok_and(|file| is_image(&file))
 }
 
+/// Why a text that can only be meant as the path of such a file does not lead to one.
+pub fn not_there(text: &str) -> Option<CommandError> {
+    if !ENDINGS.iter().any(|ending| text.ends_with(ending)) || text.contains(':') {
+        return None;
+    }
+    let path = Path::new(text);
+    Some(match open_file(path) {
+        Ok(_) => CommandError::failure(format!("{text} is neither a squashfs nor an EROFS image")),
+        Err(error) => CommandError::io("open the image", path, error),
+    })
+}
+
 /// Whether a file begins as images in one file do.
 pub fn is_image(file: &File) -> bool {
     let has = |bytes: &[u8; 4], at| {

@@ -83,7 +83,6 @@ fn what_cannot_be_had_is_told_and_leaves_nothing(release: Release) {
         ("quay.io#team/other", &["pyxis: failed to import docker image: quay.io#team/other"]),
         ("UPPER", &["UPPER"]),
         ("small:a:b", &["small:a:b"]),
-        // Images as files are still to come.
         ("/home/tuser1/image.sqsh", &["/home/tuser1/image.sqsh"]),
         ("./image.sqsh", &["image.sqsh"]),
         ("dockerd://small", &["dockerd://small"]),
