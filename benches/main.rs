@@ -20,6 +20,7 @@ use testbed::registry::Registry;
 use testbed::user::User;
 
 mod imports;
+mod jobs;
 mod report;
 mod runtime;
 mod starts;
@@ -128,7 +129,7 @@ fn run() -> io::Result<()> {
     world.new_dir(&world.dir.join("home"))?;
     world.new_dir(&world.dir.join("run"))?;
 
-    let result = measure_all(&world, &list("BENCH", "starts runtime steps subid imports"));
+    let result = measure_all(&world, &list("BENCH", "starts runtime steps jobs subid imports"));
     // Folders without write permission are in every tree of an image.
     let _ = process::run(Command::new("chmod").args(["-R", "u+rwX"]).arg(scratch.path()));
     process::end_descendants("podman");
@@ -157,6 +158,9 @@ fn measure_all(world: &World, what: &[String]) -> io::Result<()> {
     }
     if what.iter().any(|word| word == "subid") {
         report::subid(&subid::run(world)?, &mut text);
+    }
+    if what.iter().any(|word| word == "jobs") {
+        report::jobs(&jobs::run()?, &mut text);
     }
     if what.iter().any(|word| word == "imports") {
         let rows = imports::run(world)?;
