@@ -1,10 +1,12 @@
 //! What other commands ask of a job or step that runs: a file in the job's directory, for the process that watches over it.
 //!
 //! A file is there whole, by rename; it waits where that process is being replaced, and it is taken away before it is
-//! acted on.
+//! acted on. A signal wakes that process ([`WAKE`]; it means nothing to who does not expect it): to watch for files would
+//! cost every `srun` ten milliseconds at its end, which the kernel takes to forget a watch.
 
+use std::cell::Cell;
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::queue::{Queue, read_file, write_file};
 use crate::record::StepId;
+
+/// The signal that tells of a request.
+pub const WAKE: i32 = libc::SIGURG;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,32 +63,41 @@ pub fn ask(queue: &Queue, job: u32, to: To, request: &Request) -> Result<()> {
     let name = format!("{}{}.{count}", to.prefix(), std::process::id());
     let path = queue.directory(job).join(name);
     let text = serde_json::to_vec(request).map_err(|e| Error::Damaged { path: path.clone(), reason: e.to_string() })?;
-    write_file(&path, &text)
+    write_file(&path, &text)?;
+    // Asked for only now: whoever takes that process' place after this finds the file.
+    let watching = match to {
+        To::Step(id @ StepId::Number(_)) => queue.step(job, id)?.and_then(|step| step.supervisor),
+        _ => queue.active()?.into_iter().find(|entry| entry.id == job).and_then(|entry| entry.owner),
+    };
+    if let Some(process) = watching {
+        // One that has just died is being replaced.
+        let _ = process.signal(WAKE);
+    }
+    Ok(())
 }
 
 /// Where requests arrive.
 #[derive(Debug)]
 pub struct Inbox {
-    watch: OwnedFd,
     directory: PathBuf,
     prefixes: Vec<String>,
+    /// Whether it was looked at: what was there before there was anybody to be woken.
+    looked: Cell<bool>,
 }
 
 impl Inbox {
-    /// Of those that are for one of `to`.
-    pub fn open(directory: &Path, to: &[To]) -> Result<Inbox> {
-        let watch = watch(directory)?;
-        Ok(Inbox { watch, directory: directory.to_owned(), prefixes: to.iter().map(|to| to.prefix()).collect() })
+    /// Of those that are for one of `to`. To be opened when [`WAKE`] is waited for already.
+    pub fn open(directory: &Path, to: &[To]) -> Inbox {
+        let prefixes = to.iter().map(|to| to.prefix()).collect();
+        Inbox { directory: directory.to_owned(), prefixes, looked: Cell::new(false) }
     }
 
-    /// To wait for one.
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.watch.as_fd()
-    }
-
-    /// Takes what is there, oldest first as far as names tell.
-    pub fn take(&self) -> Vec<Request> {
-        clear(&self.watch);
+    /// Takes what is there, oldest first as far as names tell: at the first time, and when one of these signals tells of
+    /// something.
+    pub fn take(&self, signals: &[i32]) -> Vec<Request> {
+        if self.looked.replace(true) && !signals.contains(&WAKE) {
+            return Vec::new();
+        }
         let names = fs::read_dir(&self.directory).into_iter().flatten().flatten().filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             let is_ours = self.prefixes.iter().any(|prefix| name.starts_with(prefix)) && !name.ends_with('~');
@@ -111,10 +125,14 @@ pub fn watch(directory: &Path) -> Result<OwnedFd> {
     Ok(watch)
 }
 
-/// Forgets what has happened.
-pub fn clear(watch: &OwnedFd) {
+/// Forgets what has happened; tells whether something had.
+pub fn clear(watch: &OwnedFd) -> bool {
     let mut buffer = [0; 4096];
-    while rustix::io::read(watch, &mut buffer).is_ok_and(|count| count > 0) {}
+    let mut any = false;
+    while rustix::io::read(watch, &mut buffer).is_ok_and(|count| count > 0) {
+        any = true;
+    }
+    any
 }
 
 #[cfg(test)]
@@ -126,12 +144,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let queue = Queue::at(dir.path().join("q")).unwrap();
         let id = queue.new_id(&queue.lock().unwrap()).unwrap();
-        let job = Inbox::open(&queue.directory(id), &[To::Job]).unwrap();
-        let step = Inbox::open(&queue.directory(id), &[To::Step(StepId::Number(1))]).unwrap();
+        let job = Inbox::open(&queue.directory(id), &[To::Job]);
+        let step = Inbox::open(&queue.directory(id), &[To::Step(StepId::Number(1))]);
         let request = Request { uid: 1, signal: Some(10), batch: false, full: false, requeue: false };
         ask(&queue, id, To::Job, &request).unwrap();
-        assert_eq!(step.take(), []);
-        assert_eq!(job.take(), [request]);
-        assert_eq!(job.take(), []);
+        assert_eq!(step.take(&[]), []);
+        assert_eq!(job.take(&[]), [request]);
+        assert_eq!(job.take(&[WAKE]), []);
+        ask(&queue, id, To::Job, &request).unwrap();
+        assert_eq!((job.take(&[libc::SIGCHLD]), job.take(&[WAKE])), (vec![], vec![request]));
     }
 }

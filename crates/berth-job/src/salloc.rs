@@ -83,8 +83,8 @@ impl Salloc {
 
     /// Starts the command, and stays until it has ended.
     fn wait(&self, queue: &Queue, job: &Job, is_shell: bool) -> Result<(Exit, Option<Revoked>)> {
-        let inbox = Inbox::open(&queue.directory(job.id), &[To::Job])?;
         let signals = Signals::open()?;
+        let inbox = Inbox::open(&queue.directory(job.id), &[To::Job]);
         let failed = |e: io::Error| Error::system("start the command", e);
         let foreground = Foreground::of(is_shell);
         let pid = match step::fork().map_err(failed)? {
@@ -102,11 +102,8 @@ impl Salloc {
             let timeout = [until, kill].into_iter().flatten().min();
             let timeout = timeout
                 .map(|wait| Timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos().max(1_000_000) as _ });
-            let mut waits = vec![
-                PollFd::new(&child, PollFlags::IN),
-                PollFd::from_borrowed_fd(inbox.descriptor(), PollFlags::IN),
-                PollFd::from_borrowed_fd(signals.descriptor(), PollFlags::IN),
-            ];
+            let mut waits =
+                vec![PollFd::new(&child, PollFlags::IN), PollFd::from_borrowed_fd(signals.descriptor(), PollFlags::IN)];
             match poll(&mut waits, timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(Error::system("wait for the command", error)),
@@ -114,8 +111,9 @@ impl Salloc {
             if !waits[0].revents().is_empty() {
                 break;
             }
-            let ended = signals.take().into_iter().any(|number| [libc::SIGTERM, libc::SIGHUP].contains(&number));
-            let why = match inbox.take().first() {
+            let numbers = signals.take();
+            let ended = numbers.iter().any(|number| [libc::SIGTERM, libc::SIGHUP].contains(number));
+            let why = match inbox.take(&numbers).first() {
                 Some(request) if request.signal.is_none_or(|number| number == libc::SIGKILL) => {
                     eprintln!("salloc: Job allocation {} has been revoked.", job.id);
                     Some(Revoked::Cancelled(request.uid))

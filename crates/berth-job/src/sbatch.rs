@@ -164,7 +164,7 @@ fn wait(queue: &Queue, id: u32) -> Result<u8> {
             break;
         }
         match poll(&mut [PollFd::new(&watch, PollFlags::IN)], None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => control::clear(&watch),
+            Ok(_) | Err(rustix::io::Errno::INTR) => drop(control::clear(&watch)),
             Err(error) => return Err(Error::system("wait for the job", error)),
         }
     }

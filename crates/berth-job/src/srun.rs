@@ -116,8 +116,7 @@ impl Srun<'_> {
     /// Waits until the job has CPUs that no other step holds, and writes the step down.
     fn claim(&self, queue: &Queue, job: &Job, held: &Allocation, wanted: usize) -> Result<Step> {
         let directory = queue.directory(job.id);
-        let watch = control::watch(&directory)?;
-        let mut told = false;
+        let mut watch = None;
         loop {
             let lock = crate::queue::lock_file(&directory.join("lock"))?;
             let steps = queue.steps(job.id)?;
@@ -145,19 +144,21 @@ impl Srun<'_> {
                 return Ok(step);
             }
             drop(lock);
-            if !told {
-                told = true;
+            let Some(watch) = &watch else {
                 eprintln!(
                     "srun: Job {} step creation temporarily disabled, retrying (Requested nodes are busy)",
                     job.id
                 );
-            }
+                // And look again: it may have changed before it was watched.
+                watch = Some(control::watch(&directory)?);
+                continue;
+            };
             // A step that ends is written down; one that is killed is a process that ends.
             let processes: Vec<OwnedFd> = busy.iter().filter_map(|step| step.supervisor.as_ref()?.open()).collect();
-            let mut waits = vec![PollFd::new(&watch, PollFlags::IN)];
+            let mut waits = vec![PollFd::new(watch, PollFlags::IN)];
             waits.extend(processes.iter().map(|process| PollFd::new(process, PollFlags::IN)));
             match poll(&mut waits, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => control::clear(&watch),
+                Ok(_) | Err(rustix::io::Errno::INTR) => drop(control::clear(watch)),
                 Err(error) => return Err(Error::system("wait for other steps", error)),
             }
         }
@@ -339,7 +340,8 @@ pub fn allocate(
     job.id = queue.new_id(&lock).map_err(|e| told(&e))?;
     job.supervisor = Some(Process::this());
     let mut entries = queue.sweep(&lock).map_err(|e| told(&e))?;
-    entries.push(Entry { owner: job.supervisor.clone(), ..Entry::of(job) });
+    let near = Some(rustix::thread::sched_getcpu() as u32);
+    entries.push(Entry { owner: job.supervisor.clone(), near, ..Entry::of(job) });
     if start(queue, job, &mut entries, node) {
         return queue.write_active(&entries, &lock).map_err(|e| told(&e));
     }
@@ -387,7 +389,7 @@ fn wait_for_turn(
 ) -> std::result::Result<(), Refusal> {
     let told = |e: &Error| Refusal::error(verb, e.to_string());
     let signals = Signals::open().map_err(|e| told(&e))?;
-    let inbox = Inbox::open(&queue.directory(job.id), &[To::Job]).map_err(|e| told(&e))?;
+    let inbox = Inbox::open(&queue.directory(job.id), &[To::Job]);
     loop {
         let lock = queue.lock().map_err(|e| told(&e))?;
         let mut entries = queue.sweep(&lock).map_err(|e| told(&e))?;
@@ -410,19 +412,17 @@ fn wait_for_turn(
         drop(lock);
         let timeout =
             next.map(|moment| Timespec { tv_sec: moment.saturating_sub(time::now()).max(1) as _, tv_nsec: 0 });
-        let mut waits = vec![
-            PollFd::new(watch, PollFlags::IN),
-            PollFd::from_borrowed_fd(signals.descriptor(), PollFlags::IN),
-            PollFd::from_borrowed_fd(inbox.descriptor(), PollFlags::IN),
-        ];
+        let mut waits =
+            vec![PollFd::new(watch, PollFlags::IN), PollFd::from_borrowed_fd(signals.descriptor(), PollFlags::IN)];
         waits.extend(owners.iter().map(|owner| PollFd::new(owner, PollFlags::IN)));
         match poll(&mut waits, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => control::clear(watch),
+            Ok(_) | Err(rustix::io::Errno::INTR) => drop(control::clear(watch)),
             Err(error) => return Err(told(&Error::system("wait for the job's turn", error))),
         }
-        let cancelled = inbox.take().into_iter().next().map(|request| request.uid);
+        let numbers = signals.take();
+        let cancelled = inbox.take(&numbers).into_iter().next().map(|request| request.uid);
         let ending = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
-        let ended = signals.take().into_iter().any(|number| ending.contains(&number));
+        let ended = numbers.iter().any(|number| ending.contains(number));
         if ended || cancelled.is_some() {
             job.state = State::Cancelled;
             job.cancelled_by = cancelled.or(Some(job.uid));

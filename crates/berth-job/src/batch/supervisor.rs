@@ -31,7 +31,7 @@ pub fn run(queue: &Queue, id: u32, hooks: Hooks, keeper: &Alive) -> Result<()> {
     }
     let signals = Signals::open()?;
     let directory = queue.directory(id);
-    let inbox = Inbox::open(&directory, &[To::Job, To::Step(StepId::Batch)])?;
+    let inbox = Inbox::open(&directory, &[To::Job, To::Step(StepId::Batch)]);
     job.supervisor = Some(Process::this());
     let script = match started::process(&directory, job.restarts) {
         Some(process) => Script::adopt(process),
@@ -94,31 +94,31 @@ enum End {
 
 impl Supervisor<'_> {
     fn watch(&mut self, signals: &Signals, inbox: &Inbox, keeper: &Alive) -> Result<()> {
-        self.requests(inbox);
+        self.requests(inbox, &[]);
         loop {
             let (Script::Child(_, descriptor) | Script::Adopted(_, descriptor)) = &self.script else { return Ok(()) };
             let timeout = self.timeout();
             let mut waits = vec![
                 PollFd::new(descriptor, PollFlags::IN),
                 PollFd::from_borrowed_fd(signals.descriptor(), PollFlags::IN),
-                PollFd::from_borrowed_fd(inbox.descriptor(), PollFlags::IN),
                 PollFd::from_borrowed_fd(keeper.descriptor(), PollFlags::IN),
             ];
             match poll(&mut waits, timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(Error::system("wait for the job", error)),
             }
-            let [script, _, _, orphaned] = [0, 1, 2, 3].map(|at| !waits[at].revents().is_empty());
+            let [script, _, orphaned] = [0, 1, 2].map(|at| !waits[at].revents().is_empty());
             if script {
                 return Ok(());
             }
             if orphaned {
                 keeper.replace(self.queue)?;
             }
-            if signals.take().contains(&libc::SIGCHLD) {
+            let numbers = signals.take();
+            if numbers.contains(&libc::SIGCHLD) {
                 self.bury();
             }
-            self.requests(inbox);
+            self.requests(inbox, &numbers);
             self.clocks();
         }
     }
@@ -159,8 +159,8 @@ impl Supervisor<'_> {
         }
     }
 
-    fn requests(&mut self, inbox: &Inbox) {
-        for request in inbox.take() {
+    fn requests(&mut self, inbox: &Inbox, signals: &[i32]) {
+        for request in inbox.take(signals) {
             let Request { uid, signal, batch, full, requeue } = request;
             match signal {
                 _ if requeue => self.end(End::Requeue, " DUE TO JOB REQUEUE"),

@@ -26,6 +26,9 @@ pub struct Entry {
     pub memory: Option<u64>,
     /// GPUs that it needs.
     pub gpus: u32,
+    /// The CPU on which its command is waited for: it is awake.
+    #[serde(skip)]
+    pub near: Option<u32>,
     /// Whether it shares the machine with nobody.
     pub exclusive: bool,
     /// Its time limit, in minutes.
@@ -68,17 +71,29 @@ impl Queue {
         self.root().join("active")
     }
 
-    /// All jobs that wait or run, in the order in which they were submitted.
+    /// All jobs that wait or run, in the order in which they were submitted. Where the list is damaged (the power failed),
+    /// it is made of the jobs' records.
     pub fn active(&self) -> Result<Vec<Entry>> {
-        let path = self.active_path();
-        let bytes = read_file(&path)?.unwrap_or_default();
-        bytes
-            .split(|&byte| byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .map(|line| {
-                serde_json::from_slice(line).map_err(|e| Error::Damaged { path: path.clone(), reason: e.to_string() })
+        let bytes = read_file(&self.active_path())?;
+        let lines = bytes.iter().flat_map(|bytes| bytes.split(|&byte| byte == b'\n'));
+        let entries: std::result::Result<Vec<Entry>, _> =
+            lines.filter(|line| !line.is_empty()).map(serde_json::from_slice).collect();
+        match entries {
+            Ok(entries) => Ok(entries),
+            Err(_) => self.rebuild(),
+        }
+    }
+
+    fn rebuild(&self) -> Result<Vec<Entry>> {
+        let jobs = self.jobs()?.into_iter().filter(|job| !job.state.is_over());
+        Ok(jobs
+            .map(|job| Entry {
+                allocation: job.allocation.clone(),
+                started: job.started,
+                owner: job.supervisor.clone(),
+                ..Entry::of(&job)
             })
-            .collect()
+            .collect())
     }
 
     /// Replaces the list.
@@ -90,5 +105,29 @@ impl Queue {
             bytes.push(b'\n');
         }
         write_file(&self.active_path(), &bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_list_is_made_of_the_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = Queue::at(dir.path().join("q")).unwrap();
+        let lock = queue.lock().unwrap();
+        let mut job = crate::submit::job(&Default::default(), crate::options::Verb::Sbatch, &["x".into()]);
+        for (id, state) in [(1, crate::record::State::Completed), (2, crate::record::State::Pending)] {
+            job.id = queue.new_id(&lock).unwrap();
+            job.state = state;
+            assert_eq!(job.id, id);
+            queue.write_job(&job).unwrap();
+        }
+        std::fs::write(queue.root().join("active"), b"\0\0\0").unwrap();
+        let entries = queue.active().unwrap();
+        assert_eq!(entries, [Entry::of(&job)]);
+        queue.write_active(&entries, &lock).unwrap();
+        assert_eq!(queue.active().unwrap(), entries);
     }
 }

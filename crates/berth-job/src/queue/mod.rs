@@ -225,12 +225,25 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = options.open(&temporary).map_err(|e| Error::io("make", &temporary, e))?;
-    let written = file.write_all(bytes).and_then(|()| fs::rename(&temporary, path));
+    let written = file.write_all(bytes).and_then(|()| replace(&temporary, path));
     written.map_err(|error| {
         // Nothing half-written is left behind.
         let _ = fs::remove_file(&temporary);
         Error::io("write", path, error)
     })
+}
+
+/// Gives a file the place of another.
+///
+/// Where there is one, they change places first: ext4 writes a file that is renamed over another to the disk at once, and
+/// the next one who replaces it waits for the disk. What a power failure may cost by this, [`Queue::active`] makes good.
+fn replace(temporary: &Path, path: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, temporary, CWD, path, RenameFlags::EXCHANGE) {
+        Ok(()) => fs::remove_file(temporary),
+        // There is none yet, or the file system cannot do it.
+        Err(_) => fs::rename(temporary, path),
+    }
 }
 
 fn write_record(path: &Path, record: &impl Serialize) -> Result<()> {

@@ -50,8 +50,20 @@ impl Free {
 
     fn give_back(&mut self, held: &Allocation) {
         self.cpus.extend(&held.cpus);
+        self.cpus.sort_unstable();
         self.gpus.extend(&held.gpus);
         self.memory += held.memory.unwrap_or(0);
+    }
+
+    /// The first ones; and the one that is near, if it is free.
+    fn choose(&self, count: usize, near: Option<u32>) -> Vec<u32> {
+        let mut chosen = self.cpus[..count].to_vec();
+        if let (Some(last), Some(near)) = (chosen.last_mut(), near.filter(|near| self.cpus.contains(near)))
+            && *last < near
+        {
+            *last = near;
+        }
+        chosen
     }
 
     fn allocate(&self, entry: &Entry, node: &Node) -> Option<Allocation> {
@@ -62,7 +74,7 @@ impl Free {
             && entry.gpus as usize <= self.gpus.len();
         fits.then(|| Allocation {
             node: node.name.clone(),
-            cpus: self.cpus[..cpus].to_vec(),
+            cpus: self.choose(cpus, entry.near),
             memory,
             gpus: self.gpus[..entry.gpus as usize].to_vec(),
         })
@@ -232,6 +244,12 @@ mod tests {
         assert_eq!(started(&list), [1, 2]);
         assert_eq!(decide(&list).reasons, [Reason::None, Reason::None, Reason::Resources]);
         assert_eq!(decide(&list).starts[1].allocation.cpus, [2, 3]);
+    }
+
+    #[test]
+    fn a_job_gets_the_processor_that_it_runs_on_already() {
+        let near = |near| decide(&[Entry { near: Some(near), ..job(1, 2, None) }]).starts[0].allocation.cpus.clone();
+        assert_eq!((near(0), near(1), near(3), near(9)), (vec![0, 1], vec![0, 1], vec![0, 3], vec![0, 1]));
     }
 
     #[test]

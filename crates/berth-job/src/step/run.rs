@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::input::Relay;
 use super::output::{Sink, Stream};
 use super::{Ended, Input, Launch, Outcome, Output, Usage, pty, report, task};
-use crate::control::{Inbox, To};
+use crate::control::{Inbox, To, WAKE};
 use crate::error::{Error, Result};
 use crate::record::{Exit, StepId};
 use crate::{time, tree};
@@ -27,14 +27,14 @@ const GRACE: u64 = 2;
 pub fn run(mut launch: Launch<'_>, step: StepId) -> Result<Outcome> {
     become_subreaper();
     let to: &[To] = if launch.owns_job { &[To::Job, To::Step(step)] } else { &[To::Step(step)] };
-    let inbox = Inbox::open(&launch.requests, to)?;
     let signals = Signals::open()?;
+    let inbox = Inbox::open(&launch.requests, to);
     if let Some(container) = &mut launch.container {
         container.prepare(launch.tasks).map_err(Error::Refused)?;
     }
     let mut running = Running::start(launch)?;
     // What was asked before there was anybody to hear it.
-    running.requests(&inbox);
+    running.requests(&inbox, &[]);
     while running.go_on() {
         running.turn(&signals, &inbox)?;
     }
@@ -64,6 +64,7 @@ impl Signals {
                 libc::SIGALRM,
                 libc::SIGCONT,
                 libc::SIGWINCH,
+                WAKE,
             ] {
                 libc::sigaddset(&raw mut set, signal);
             }
@@ -203,10 +204,7 @@ impl<'a> Running<'a> {
         let timeout = self.timeout();
         let (mut of_streams, mut of_source) = (Vec::new(), None);
         {
-            let mut waits = vec![
-                PollFd::from_borrowed_fd(signals.descriptor(), PollFlags::IN),
-                PollFd::from_borrowed_fd(inbox.descriptor(), PollFlags::IN),
-            ];
+            let mut waits = vec![PollFd::from_borrowed_fd(signals.descriptor(), PollFlags::IN)];
             for (at, stream) in self.streams.iter().enumerate() {
                 if let Some(descriptor) = stream.descriptor() {
                     of_streams.push((waits.len(), at));
@@ -236,10 +234,9 @@ impl<'a> Running<'a> {
             self.input.read();
         }
         self.input.write();
-        for number in signals.take() {
-            self.signal(number);
-        }
-        self.requests(inbox);
+        let numbers = signals.take();
+        self.requests(inbox, &numbers);
+        numbers.into_iter().filter(|&number| number != WAKE).for_each(|number| self.signal(number));
         self.clocks();
         Ok(())
     }
@@ -294,8 +291,8 @@ impl<'a> Running<'a> {
         }
     }
 
-    fn requests(&mut self, inbox: &Inbox) {
-        for request in inbox.take() {
+    fn requests(&mut self, inbox: &Inbox, signals: &[i32]) {
+        for request in inbox.take(signals) {
             match request.signal {
                 Some(number) if number != libc::SIGKILL => self.send(number),
                 other => {
