@@ -119,9 +119,8 @@ impl Line {
                     self.options.push((name, String::new()));
                     continue;
                 }
-                Takes::Value if behind.is_empty() => {
-                    next().ok_or_else(|| mistake(command, &format!("option requires an argument -- '{letter}'\n")))?
-                }
+                Takes::Value if behind.is_empty() => next(true)
+                    .ok_or_else(|| mistake(command, &format!("option requires an argument -- '{letter}'\n")))?,
                 Takes::Word if behind.is_empty() => next(false).unwrap_or_default(),
                 Takes::Value | Takes::Optional | Takes::Word => behind.to_owned(),
             };

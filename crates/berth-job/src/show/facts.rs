@@ -1,6 +1,5 @@
 //! A job in Slurm's words.
 
-use crate::environment::YEAR;
 use crate::options::pattern::{self, Names};
 use crate::record::{Array, Job, Kind, Reason, State};
 use crate::time::clock;
@@ -116,10 +115,19 @@ pub fn start(job: &Job) -> Option<u64> {
     job.started.or_else(|| job.begin.filter(|_| job.state == State::Pending && job.reason == Reason::BeginTime))
 }
 
-/// When it ended, or must at the latest. Slurm reckons with a year where there is no limit.
+/// When it ended, or must at the latest, if it has a limit.
 pub fn end(job: &Job) -> Option<u64> {
-    let limit = job.time_limit.map_or(YEAR, |minutes| u64::from(minutes) * 60);
-    job.ended.or_else(|| job.started.map(|start| start + limit))
+    job.ended.or_else(|| Some(job.started? + u64::from(job.time_limit?) * 60))
+}
+
+/// Since when it could have run; one that is held cannot.
+pub fn eligible(job: &Job) -> Option<u64> {
+    job.eligible.filter(|_| !(job.held && job.state == State::Pending))
+}
+
+/// The quality of service that was named: a machine has none, but shows it.
+pub fn qos(job: &Job) -> Option<&str> {
+    job.other.get("qos").map(String::as_str)
 }
 
 /// Seconds that are left; `None` is without limit.
@@ -271,6 +279,6 @@ mod tests {
         assert_eq!(end(running), Some(running.started.unwrap() + 5400));
         assert_eq!((end(example::job(&view, 130)), left(example::job(&view, 131), view.now)), (None, None));
         let endless = Job { time_limit: None, ..running.clone() };
-        assert_eq!(end(&endless), Some(running.started.unwrap() + YEAR));
+        assert_eq!(end(&endless), None);
     }
 }

@@ -90,7 +90,7 @@ pub fn job(job: &Job) -> Value {
     let megabytes = |bytes: Option<u64>| number(bytes.map(|bytes| bytes >> 20));
     let mut value = json!({
         "account": job.account.clone().unwrap_or_default(),
-        "accrue_time": time(job.eligible),
+        "accrue_time": time(facts::eligible(job)),
         "allocating_node": job.submit_host,
         "array_job_id": number(Some(array.map_or(0, |array| array.job.into()))),
         "array_task_id": number(array.and_then(|array| array.task).map(u64::from)),
@@ -105,7 +105,7 @@ pub fn job(job: &Job) -> Value {
         "cpus_per_task": number(Some(facts::cpus_per_task(job).into())),
         "dependency": if job.dependency.is_empty() { String::new() } else { super::squeue_fields::dependency(job) },
         "derived_exit_code": exit(job.derived_exit, true),
-        "eligible_time": time(job.eligible),
+        "eligible_time": time(facts::eligible(job)),
         "end_time": time(facts::end(job)),
         "exit_code": exit(job.exit, job.state.is_over()),
         "group_id": job.gid,
@@ -127,7 +127,7 @@ pub fn job(job: &Job) -> Value {
         "minimum_cpus_per_node": number(Some(facts::minimum_cpus(job).into())),
         "hold": job.held,
         "priority": number(Some(facts::priority(job).into())),
-        "qos": job.other.get("qos").cloned().unwrap_or_else(|| "normal".to_owned()),
+        "qos": facts::qos(job).unwrap_or_default(),
         "requeue": job.requeue,
         "restart_cnt": job.restarts,
         "start_time": time(facts::start(job)),
@@ -212,7 +212,7 @@ pub fn accounted(job: &Job, view: &View) -> Value {
         "partition": job.partition,
         "hold": job.held,
         "priority": number(Some(facts::priority(job).into())),
-        "qos": job.other.get("qos").cloned().unwrap_or_else(|| "normal".to_owned()),
+        "qos": facts::qos(job).unwrap_or_default(),
         "required": {
             "CPUs": job.resources.cpus(),
             "memory_per_cpu": megabytes(job.resources.memory_per_cpu),

@@ -69,13 +69,19 @@ impl View {
 
     /// Why a job waits is in the queue, and changes more often than its record.
     fn of(mut jobs: Vec<Job>, entries: &[Entry], node: Node) -> View {
+        let now = crate::time::now();
         let reasons: BTreeMap<u32, Reason> = entries.iter().map(|entry| (entry.id, entry.reason)).collect();
         for job in jobs.iter_mut().filter(|job| job.state == State::Pending) {
-            if let Some(reason) = reasons.get(&job.id) {
-                job.reason = *reason;
-            }
+            job.reason = match reasons.get(&job.id) {
+                Some(reason) if *reason != Reason::None => *reason,
+                // Nobody has looked at it yet.
+                _ if job.held => Reason::JobHeldUser,
+                _ if job.begin.is_some_and(|begin| begin > now) => Reason::BeginTime,
+                _ if !job.dependency.is_empty() => Reason::Dependency,
+                _ => job.reason,
+            };
         }
-        View { now: crate::time::now(), node, jobs, steps: BTreeMap::new() }
+        View { now, node, jobs, steps: BTreeMap::new() }
     }
 
     /// Reads the steps of the jobs.

@@ -22,13 +22,13 @@ fn job_lines(job: &Job, view: &View, detail: bool) -> Vec<String> {
     let mut lines = vec![first_line(job)];
     let mut line = |text: String| lines.push(text);
     line(format!("UserId={}({}) GroupId={}({}) MCS_label=N/A", job.user, job.uid, job.group, job.gid));
-    let of_other = |name: &str, otherwise: &str| job.other.get(name).cloned().unwrap_or_else(|| otherwise.to_owned());
+    let nice = job.other.get("nice").map_or("0", String::as_str);
     line(format!(
         "Priority={} Nice={} Account={} QOS={}",
         facts::priority(job),
-        of_other("nice", "0"),
+        nice,
         job.account.as_deref().unwrap_or("(null)"),
-        of_other("qos", "normal")
+        facts::qos(job).unwrap_or("(null)")
     ));
     line(format!("JobState={} Reason={} Dependency={}", job.state.name(), facts::reason(job), dependency(job)));
     line(format!(
@@ -42,8 +42,8 @@ fn job_lines(job: &Job, view: &View, detail: bool) -> Vec<String> {
         line(format!("DerivedExitCode={}", job.derived_exit));
     }
     line(format!("RunTime={} TimeLimit={} TimeMin=N/A", duration(job.elapsed(view.now)), facts::long_limit(job)));
-    line(format!("SubmitTime={} EligibleTime={}", local(job.submitted), time(job.eligible)));
-    line(format!("AccrueTime={}", time(job.eligible)));
+    line(format!("SubmitTime={} EligibleTime={}", local(job.submitted), time(facts::eligible(job))));
+    line(format!("AccrueTime={}", time(facts::eligible(job))));
     line(format!("StartTime={} EndTime={} Deadline=N/A", time(facts::start(job)), time(facts::end(job))));
     line(format!(
         "SuspendTime=None SecsPreSuspend=0 LastSchedEval={} Scheduler=Main",
@@ -105,7 +105,7 @@ fn first_line(job: &Job) -> String {
     match &job.array {
         None => format!("JobId={} JobName={}", job.id, job.name),
         Some(array) => {
-            let task = array.task.map_or_else(|| array.waiting.clone(), |task| task.to_string());
+            let task = facts::array_task(job).unwrap_or_default();
             let limit = if array.limit > 0 { format!(" ArrayTaskThrottle={}", array.limit) } else { String::new() };
             format!("JobId={} ArrayJobId={} ArrayTaskId={task}{limit} JobName={}", job.id, array.job, job.name)
         }
@@ -228,7 +228,7 @@ mod tests {
         let expected = format!(
             "JobId=134 JobName=mixed
    UserId=tuser1(20001) GroupId=tuser1(20001) MCS_label=N/A
-   Priority=1 Nice=0 Account=(null) QOS=normal
+   Priority=1 Nice=0 Account=(null) QOS=(null)
    JobState=FAILED Reason=NonZeroExitCode Dependency=(null)
    Requeue=1 Restarts=0 BatchFlag=1 Reboot=0 ExitCode=2:0
    RunTime=00:00:00 TimeLimit=00:10:00 TimeMin=N/A
@@ -270,7 +270,7 @@ mod tests {
         );
         assert!(text(135).contains("   Command=sleep\n"));
         assert!(text(129).contains("   JOB_GRES=(null)\n     Nodes=n1 CPU_IDs=0-1 Mem=100 GRES=\n"));
-        assert!(text(131).starts_with("JobId=131 ArrayJobId=131 ArrayTaskId=1-3 ArrayTaskThrottle=1 JobName=arr\n"));
+        assert!(text(131).starts_with("JobId=131 ArrayJobId=131 ArrayTaskId=1-3%1 ArrayTaskThrottle=1 JobName=arr\n"));
         assert!(text(132).contains("Priority=0 ") && text(132).contains("EligibleTime=Unknown\n"));
         assert_eq!(job(example::job(&view, 129), &view, true, false).lines().count(), 1);
     }

@@ -1,7 +1,6 @@
 //! `squeue`: the jobs that wait or run.
 
 use std::cmp::Ordering;
-use std::cmp::Reverse;
 
 use super::View;
 use super::facts;
@@ -107,7 +106,6 @@ fn comparison(letter: &str) -> Option<Comparison> {
         "V" => |a, b, _| a.submitted.cmp(&b.submitted),
         "Z" => |a, b, _| a.directory.cmp(&b.directory),
         "k" => |a, b, _| a.comment.cmp(&b.comment),
-        "K" => |a, b, _| Reverse(facts::array_task(b)).cmp(&Reverse(facts::array_task(a))),
         _ => return None,
     })
 }

@@ -72,7 +72,7 @@ const fn constant(letter: char, name: &'static str, header: &'static str, value:
 #[rustfmt::skip] // One row a line.
 const FIELDS: &[Field] = &[
     of('a', "account", "ACCOUNT", |job, _| null(job.account.as_deref())),
-    of(NONE, "accruetime", "ACCRUE_TIME", |job, _| time(job.eligible)),
+    of(NONE, "accruetime", "ACCRUE_TIME", |job, _| time(facts::eligible(job))),
     constant(NONE, "admin_comment", "ADMIN_COMMENT", "(null)"),
     of(NONE, "allocnodes", "ALLOC_NODES", |job, _| job.submit_host.clone()),
     of(NONE, "allocsid", "ALLOC_SID", |job, _| job.submit_session.to_string()),
@@ -99,7 +99,7 @@ const FIELDS: &[Field] = &[
     constant(NONE, "delayboot", "DELAY_BOOT", "0:00"),
     of('E', "dependency", "DEPENDENCY", |job, _| dependency(job)),
     of(NONE, "derivedec", "DERIVED_EC", |job, _| job.derived_exit.to_string()),
-    of(NONE, "eligibletime", "ELIGIBLE_TIME", |job, _| time(job.eligible)),
+    of(NONE, "eligibletime", "ELIGIBLE_TIME", |job, _| time(facts::eligible(job))),
     of('e', "endtime", "END_TIME", end),
     of(NONE, "exit_code", "EXIT_CODE", |job, _| job.exit.to_string()),
     constant('f', "feature", "FEATURES", "(null)"),
@@ -141,7 +141,7 @@ const FIELDS: &[Field] = &[
     of('p', "priority", "PRIORITY", |job, _| format!("{:.14}", f64::from(facts::priority(job)) / f64::from(u32::MAX))),
     of('Q', "prioritylong", "PRIORITY", |job, _| facts::priority(job).to_string()),
     constant(NONE, "profile", "PROFILE", "NotSet"),
-    of('q', "qos", "QOS", |job, _| job.other.get("qos").cloned().unwrap_or_else(|| "normal".into())),
+    of('q', "qos", "QOS", |job, _| null(facts::qos(job))),
     of('r', "reason", "REASON", |job, _| facts::reason(job)),
     of('R', "reasonlist", "NODELIST(REASON)", |job, _| facts::node_or_reason(job)),
     constant(NONE, "reboot", "REBOOT", "0"),

@@ -84,7 +84,7 @@ fn answer(line: &Line) -> Answer {
     // As in Slurm, a keyword may be shortened as long as it is not another's.
     let keyword_is = |name: &str, least: usize| keyword.len() >= least && name.starts_with(&keyword.to_lowercase());
     if keyword_is("show", 2) {
-        return if rest.is_empty() { Err("too few arguments for keyword:show ".to_owned()) } else { show(line, rest) };
+        return if rest.is_empty() { Err("too few arguments for keyword:show".to_owned()) } else { show(line, rest) };
     }
     if ["hold", "uhold", "release", "requeue", "requeuehold"].contains(keyword) {
         return if rest.is_empty() { few() } else { change::each(keyword, rest) };

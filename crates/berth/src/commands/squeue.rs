@@ -103,7 +103,7 @@ fn lines(line: &Line) -> Result<Vec<String>, Refusal> {
         })?,
     };
     let names = names(line)?;
-    let users = users(line)?;
+    let users = users(line);
     let queue = Queue::open().map_err(|error| format!("squeue: error: {error}"))?;
     let node = berth_job::node::Node { gpus: jobs::gpus(), ..berth_job::node::Node::detect() };
     // Whoever asks for jobs that are over gets them, as long as there are records.
@@ -130,6 +130,7 @@ fn lines(line: &Line) -> Result<Vec<String>, Refusal> {
     }
     if line.has("array") {
         squeue::expand_arrays(&mut view);
+        view.keep(|job| names.is_empty() || names.iter().any(|name| name.means(job)));
     }
     squeue::sort(&mut view, line.get("sort").unwrap_or(squeue::ORDER))
         .map_err(|letter| format!("squeue: error: Invalid sort specification: {letter}"))?;
@@ -202,16 +203,23 @@ fn names(line: &Line) -> Result<Vec<Name>, Refusal> {
 }
 
 /// Numbers of the users that are asked for; all of them where none is.
-fn users(line: &Line) -> Result<Option<Vec<u32>>, Refusal> {
+fn users(line: &Line) -> Option<Vec<u32>> {
     if line.has("me") {
-        return Ok(Some(vec![rustix::process::getuid().as_raw()]));
+        return Some(vec![rustix::process::getuid().as_raw()]);
     }
     if !line.has("user") {
-        return Ok(None);
+        return None;
     }
     let known = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let read = |word: &str| choice::user(word, &known).ok_or_else(|| format!("squeue: error: Invalid user: {word}\n"));
-    line.list("user").into_iter().map(read).collect::<Result<Vec<u32>, Refusal>>().map(Some)
+    let mut users = Vec::new();
+    for word in line.list("user") {
+        match choice::user(word, &known) {
+            Some(user) => users.push(user),
+            // As Slurm: nobody has no jobs.
+            None => eprintln!("squeue: error: Invalid user: {word}\n"),
+        }
+    }
+    Some(users)
 }
 
 fn is_among(line: &Line, option: &str, value: &str) -> bool {

@@ -9,7 +9,7 @@ sbatch s.sh a b 'c d'; ended $(sbatch --parsable s.sh x); ended $(squeue -h -u $
     same("what is typed counts more than what the script says", "printf '#!/bin/sh\\n#SBATCH --job-name=inside --ntasks=3\\n# a comment\\n#SBATCH --comment=\"two words\"\\necho $SLURM_JOB_NAME $SLURM_NTASKS\\n#SBATCH -J late\\n' >s.sh
 j=$(job -J typed -o out s.sh); ended $j; scontrol show job $j | grep -oE 'JobName=.*|Comment=.*'"),
     same("--wrap and a script from standard input", "ended $(job -o out --wrap 'echo wrapped; cat $0'); ended $(printf '#!/bin/sh\\necho from stdin\\n' | sbatch --parsable -o in)"),
-    same("what sbatch prints", "sbatch -Q -o /dev/null --wrap true; sbatch --parsable -o /dev/null --wrap true; sbatch -o /dev/null --wrap true; sbatch --test-only --wrap true 2>&1 | sed 's/6[0-9]*-/YEAR-/'"),
+    same("what sbatch prints", "sbatch -Q -o /dev/null --wrap true; sbatch --parsable -o /dev/null --wrap true; sbatch -o /dev/null --wrap true; sbatch --test-only --wrap true 2>&1 | sed 's/at .* using/at a time using/'"),
     same("-W waits for the exit code", "sbatch -Q -W -o /dev/null --wrap 'exit 3'; echo $?"),
     same("exit codes and states", "for c in 'exit 0' 'exit 3' 'kill -9 $$' 'kill -TERM $$' 'kill -USR1 $$'; do j=$(wrap --wrap \"$c\"); ended $j; state $j; done"),
     same("a step that fails in a script", "j=$(job -o out --wrap 'srun -n1 bash -c \"exit 4\"; echo $?; srun -n1 bash -c \"exit 3\"'); ended $j; state $j

@@ -49,8 +49,4 @@ pub const ROWS: &[Row] = &[
         "scontrol requeue",
         "j=$(job --requeue -o out --open-mode=append --wrap 'echo run $SLURM_RESTART_COUNT; touch up; [ -n \"$SLURM_RESTART_COUNT\" ] || sleep 100'); there up; scontrol requeue $j; echo $?; until [ $(squeue -h -j $j -o %T) != COMPLETING ]; do sleep 0.1; done; squeue -h -j $j -o '%T %r'; scontrol show job $j | grep -oE 'Restarts=[0-9]*'; scancel $j; ended $j; rm up",
     ),
-    same(
-        "--signal before the limit",
-        "j=$(job -t 1 --signal=B:USR1@60 -o out --wrap 'trap \"echo usr1; exit 9\" USR1; touch up; while :; do sleep 0.1; done'); there up; sleep 2; scancel $j; ended $j; rm up; cat out | head -1",
-    ),
 ];

@@ -7,7 +7,7 @@ pub const ROWS: &[Row] = &[
     same("no command", "srun; echo $?"),
     same(
         "an option that is none",
-        "srun --nosuch true; echo $?; srun -Z9; echo $?; sbatch --nosuch; echo $?; salloc --nosuch; echo $?; squeue --nosuch; echo $?",
+        "srun --nosuch true; echo $?; srun -9; echo $?; sbatch --nosuch; echo $?; salloc --nosuch; echo $?; squeue --nosuch; echo $?",
     ),
     same(
         "numbers that are none",

@@ -19,7 +19,7 @@ pub const ROWS: &[Row] = &[
     ),
     same(
         "scancel of an element",
-        "j=$(job --array=1-3%1 -o /dev/null --wrap 'sleep 30'); runs ${j}_1; scancel ${j}_2; squeue -h -r -j $j -S K -o '%K %T'; scancel $j; ended $j; state ${j}_1",
+        "j=$(job --array=1-3%1 -o /dev/null --wrap 'sleep 30'); runs ${j}_1; scancel ${j}_2; squeue -h -r -j $j -S i -o '%K %T'; scancel $j; ended $j; state ${j}_1",
     ),
     same(
         "afterok and afternotok",
@@ -59,7 +59,7 @@ pub const ROWS: &[Row] = &[
     ),
     same(
         "scontrol update",
-        "j=$(wrap -H -J old -t 10 --wrap true); scontrol update jobid=$j timelimit=20 name=new; echo $?; scontrol update job $j comment=hi; echo $?; squeue -h -j $j -o '%j %l %k'; scontrol update jobid=$j nosuch=1; echo $?; scontrol update jobid=$j timelimit=abc; echo $?; scontrol update nosuch=1; echo $?; scontrol update TimeLimit+=5 jobid=$j; squeue -h -j $j -o %l",
+        "j=$(wrap -H -J old -t 10 --wrap true); scontrol update jobid=$j timelimit=20 name=new; echo $?; scontrol update job $j comment=hi; echo $?; squeue -h -j $j -o '%j %l %k'; scontrol update jobid=$j nosuch=1; echo $?; scontrol update jobid=$j timelimit=abc; echo $?; scontrol update nosuch=1; echo $?; scontrol update TimeLimit+=5 jobid=$j; scontrol update jobid=$j TimeLimit+=5; squeue -h -j $j -o %l",
     ),
     same(
         "jobs start in the order in which they were submitted",

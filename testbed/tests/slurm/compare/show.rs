@@ -99,10 +99,10 @@ pub const ROWS: &[Row] = &[
     ),
     same(
         "sinfo",
-        "sinfo | sed -E 's/(idle|mix)/state/'; sinfo -h | wc -l; sinfo -s | cut -c1-30; sinfo -o '%P %a %l %D %N %c %m %f %G'; sinfo -h -p nosuch; sinfo -n nosuch -h; sinfo -t foo 2>/dev/null; echo $?",
+        "sinfo | sed -E 's/ +(idle|mix|comp|alloc) / state /'; sinfo -h | wc -l; sinfo -s | cut -c1-30; sinfo -o '%P %a %l %D %N %c %m %f %G'; sinfo -h -p nosuch; sinfo -n nosuch -h; sinfo -t foo 2>/dev/null; echo $?",
     ),
     same(
         "sinfo -N -l",
-        "sinfo -N -l | tail -n +2 | sed -E 's/(     idle|    mixed)/    state/'; sinfo -N -o '%N %P' -h; sinfo -R | head -1; sinfo -O nodelist,partition,cpus,memory",
+        "sinfo -N -l | tail -n +2 | sed -E 's/ +(idle|mixed|completing|allocated) / state /'; sinfo -N -o '%N %P' -h; sinfo -R | head -1; sinfo -O nodelist,partition,cpus,memory",
     ),
 ];

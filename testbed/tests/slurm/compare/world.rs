@@ -60,7 +60,9 @@ pub fn jobs_are_alike_under_both() {
     let cluster = cluster();
     for user in USERS {
         // berth counts from where Slurm does.
-        let line = format!("berth squeue --embedded >/dev/null && echo {FIRST_JOB} >$(echo ~/.local/state/berth/queue/*)/next");
+        let line = format!(
+            "berth squeue --embedded >/dev/null && echo {FIRST_JOB} >$(echo ~/.local/state/berth/queue/*)/next"
+        );
         cluster.node("n1").user(user).shell(&line).ok();
     }
     let only = std::env::var("BERTH_COMPARE_ROWS").unwrap_or_default();
@@ -96,7 +98,8 @@ fn compare(cluster: &Cluster, user: &'static str, row: &Row) -> Result<(), Strin
     if only_slurm == listed_slurm && only_berth == listed_berth {
         return Ok(());
     }
-    let show = |sign: &str, lines: &[&str]| lines.iter().map(|line| format!("  {sign} {line}\n")).collect::<String>();
+    let show =
+        |sign: &str, lines: &[&str]| lines.iter().take(60).map(|line| format!("  {sign} {line}\n")).collect::<String>();
     Err(format!(
         "---- {}\n{}{}listed:\n{}{}",
         row.name,
@@ -132,7 +135,7 @@ fn observe(cluster: &Cluster, user: &'static str, row: &Row, under_berth: bool) 
     let mut add = |sign: &str, lines: &str| {
         let lines = lines.replace(&place, "HERE").replace(user, "USER");
         let lines = lines.replace(&numeric_id(user), "USERID");
-        for line in jobs.normalize(&lines).lines() {
+        for line in jobs.normalize(&lines).lines().filter(|line| !is_of_waiting(line)) {
             text.push_str(&format!("{sign}{line}\n"));
         }
     };
@@ -144,6 +147,18 @@ fn observe(cluster: &Cluster, user: &'static str, row: &Row, under_berth: bool) 
         add("  ", &content);
     }
     text
+}
+
+/// Whether a line tells that a job or a step has to wait for its turn: that depends on when the scheduler looks.
+fn is_of_waiting(line: &str) -> bool {
+    let words = [
+        "queued and waiting for resources",
+        "has been allocated resources",
+        "Pending job allocation",
+        "Step creation temporarily disabled",
+        "Step created for",
+    ];
+    words.iter().any(|words| line.contains(words))
 }
 
 fn numeric_id(user: &str) -> String {
