@@ -14,6 +14,7 @@ mod engines;
 mod faults;
 mod hostile;
 mod named;
+mod onefile_run;
 mod peers;
 mod podman;
 mod pull;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         users::CHAPTER,
         subid::CHAPTER,
         named::CHAPTER,
+        onefile_run::CHAPTER,
         devices::CHAPTER,
         hostile::CHAPTER,
         faults::CHAPTER,
