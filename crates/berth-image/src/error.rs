@@ -41,6 +41,9 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// An image in one file cannot be written or read.
+    #[error(transparent)]
+    ImageFile(#[from] berth_imagefile::Error),
     /// Content that does not have the digest under which it was asked for.
     #[error("{what} has the wrong content: expected {expected}, got {actual}")]
     DigestMismatch {

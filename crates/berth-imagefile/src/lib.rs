@@ -13,6 +13,7 @@
 
 pub mod cache;
 mod codec;
+pub mod erofs;
 pub mod error;
 pub mod file;
 pub mod listing;
@@ -37,6 +38,9 @@ pub fn open(file: File, name: &str) -> Result<Arc<dyn Tree>> {
     let file = ImageFile::new(file, name)?;
     if squashfs::is_squashfs(&file)? {
         return Ok(Arc::new(squashfs::Squashfs::open(file)?));
+    }
+    if erofs::is_erofs(&file)? {
+        return Ok(Arc::new(erofs::Erofs::open(file)?));
     }
     Err(Error::NotAnImage { name: name.to_owned() })
 }

@@ -81,7 +81,8 @@ pub struct DirEntry<'a> {
     pub node: u64,
     /// Inode number of that node, as in [`Attributes::inode`].
     pub inode: u64,
-    /// What the directory says of the node's kind.
+    /// What the directory says of the node's kind. A damaged image may lie: who goes on to the node without
+    /// [`Tree::lookup`] compares with [`Attributes::kind`], or may go round in a circle.
     pub kind: Kind,
     /// Where a later [`Tree::read_dir`] goes on behind this entry.
     pub next: u64,

@@ -69,6 +69,9 @@ pub trait Sink {
     /// that were not added yet are made, and get their metadata when they come. An entry replaces one of the same path,
     /// unless both are directories. The empty path is the root.
     fn add(&mut self, path: &[u8], metadata: &Metadata, content: Content<'_>) -> Result<()>;
+
+    /// Makes a directory and those above it where there is none: as if something was added in it.
+    fn add_implied(&mut self, path: &[u8]) -> Result<()>;
 }
 
 /// What a finished image has.

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use berth_imagefile::Compression;
+use berth_imagefile::erofs::ErofsWriter;
 use berth_imagefile::source::directory::add_directory;
 use berth_imagefile::squashfs::Options;
 use berth_imagefile::squashfs::SquashfsWriter;
@@ -121,6 +122,27 @@ fn the_kernel_and_squashfuse_read_our_squashfs() {
 fn place_made(place: &Path) -> std::path::PathBuf {
     fs::create_dir_all(place).unwrap();
     place.to_owned()
+}
+
+#[test]
+fn the_kernel_reads_our_erofs() {
+    if !is_root() {
+        return;
+    }
+    let world = tempfile::tempdir().unwrap();
+    let tree = world.path().join("tree");
+    make_tree(&tree);
+    let image = world.path().join("image.erofs");
+    let name = image.to_str().unwrap();
+    let mut writer = ErofsWriter::create(File::create_new(&image).unwrap(), name, Default::default()).unwrap();
+    add_directory(File::open(&tree).unwrap().as_fd(), &mut writer).unwrap();
+    writer.finish().unwrap();
+    let place = world.path().join("place");
+    let _mount = Mount::new("mount", &["-t", "erofs", "-o", "loop,ro,nodev", name], &place);
+    support::assert_same("kernel", &support::walk(&place, true), &support::walk(&tree, true));
+    let opened = berth_imagefile::open(File::open(&image).unwrap(), name).unwrap();
+    let ours = berth_imagefile::listing::listing(&*opened, support::BOUND).unwrap();
+    support::assert_same("ours", &ours, &support::walk(&tree, true));
 }
 
 /// Two hundred thousand names in one directory: an index of many entries, and a listing of many blocks.

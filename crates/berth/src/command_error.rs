@@ -222,6 +222,16 @@ impl From<berth_image::Error> for CommandError {
     }
 }
 
+impl From<berth_imagefile::Error> for CommandError {
+    fn from(error: berth_imagefile::Error) -> CommandError {
+        let kind = match error {
+            berth_imagefile::Error::BadSetting(_) => Kind::Usage,
+            _ => Kind::Failure,
+        };
+        CommandError::from_error(kind, &error)
+    }
+}
+
 impl From<berth_container::Error> for CommandError {
     fn from(error: berth_container::Error) -> CommandError {
         let kind = match error.exit_code() {

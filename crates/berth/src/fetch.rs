@@ -144,11 +144,11 @@ fn pull_reference(
 }
 
 /// `--platform`.
-fn platform(options: &SourceOptions) -> Result<Option<Platform>, CommandError> {
+pub(crate) fn platform(options: &SourceOptions) -> Result<Option<Platform>, CommandError> {
     options.platform.as_deref().map(Platform::parse).transpose().map_err(CommandError::usage)
 }
 
-fn registry_options(options: &SourceOptions) -> RegistryOptions {
+pub(crate) fn registry_options(options: &SourceOptions) -> RegistryOptions {
     RegistryOptions {
         insecure: options.insecure,
         cert_dir: options.cert_dir.clone(),
@@ -158,7 +158,7 @@ fn registry_options(options: &SourceOptions) -> RegistryOptions {
     }
 }
 
-fn open_path(transport: Transport, path: &str, selector: Option<&str>) -> Result<Opened, CommandError> {
+pub(crate) fn open_path(transport: Transport, path: &str, selector: Option<&str>) -> Result<Opened, CommandError> {
     Ok(match transport {
         Transport::OciArchive => source::open_oci_archive(path, selector)?,
         Transport::DockerArchive => source::open_docker_archive(path, selector)?,

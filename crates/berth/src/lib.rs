@@ -12,6 +12,7 @@ pub mod config;
 pub mod context;
 pub mod exit_code;
 pub mod fetch;
+pub mod imagefile;
 pub mod lower;
 pub mod onefile;
 pub mod output;

@@ -12,6 +12,8 @@
 pub mod decode;
 mod file;
 pub mod index;
+pub mod merge;
+pub mod pack;
 mod path;
 pub mod pipe;
 pub mod tar;
@@ -84,14 +86,29 @@ pub fn unpack(
     unpacking: &Unpacking<'_>,
     advanced: &(dyn Fn(u64) + Sync),
 ) -> Result<Unpacked> {
+    let writer = TreeWriter::create(dir, expected.name, unpacking.policy)?;
+    let (digest, size, written) =
+        through(input, expected, &unpacking.bounds, unpacking.cancel, advanced, |input| write(writer, input))?;
+    Ok(Unpacked { digest, size, written })
+}
+
+/// Sends a blob through the stages; `write` is the last one and gets the uncompressed stream. Gives digest and size of the
+/// blob, and what `write` made.
+fn through<T: Send>(
+    input: &mut dyn Read,
+    expected: &Expected<'_>,
+    bounds: &Bounds,
+    cancel: &AtomicBool,
+    advanced: &(dyn Fn(u64) + Sync),
+    write: impl FnOnce(PipeReader) -> Result<T> + Send,
+) -> Result<(Digest, u64, T)> {
     let (blob_in, blob_out) = pipe::pipe();
     let (tar_in, tar_out) = pipe::pipe();
     let fetched = AtomicU64::new(0);
-    let writer = TreeWriter::create(dir, expected.name, unpacking.policy)?;
     std::thread::scope(|scope| {
-        let write = scope.spawn(|| write(writer, tar_out));
-        let decode = scope.spawn(|| decode(blob_out, tar_in, expected.name, &unpacking.bounds, &fetched));
-        let fetched = fetch(input, blob_in, expected, unpacking.cancel, &fetched, advanced);
+        let write = scope.spawn(|| write(tar_out));
+        let decode = scope.spawn(|| decode(blob_out, tar_in, expected.name, bounds, &fetched));
+        let fetched = fetch(input, blob_in, expected, cancel, &fetched, advanced);
         let decoded = decode.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let written = write.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // The first stage that failed by itself tells why; what the others saw is a consequence.
@@ -106,7 +123,7 @@ pub fn unpack(
         let written = written?;
         // A stage is gone only after it failed.
         let (digest, size) = ends.ok_or_else(|| cancelled(expected.name))?;
-        Ok(Unpacked { digest, size, written })
+        Ok((digest, size, written))
     })
 }
 
@@ -212,15 +229,15 @@ fn decode_all(
 fn write(writer: TreeWriter<'_>, input: PipeReader) -> Result<Written> {
     let mut reader = tar::Reader::new(input, tar::Limits::default());
     let written = writer.write_all(&mut reader);
-    let keep_reading = match &written {
-        Ok(_) | Err(Error::BadLayer { .. }) => true,
-        Err(_) => false,
-    };
-    if keep_reading {
-        let mut input = reader.into_inner();
-        drain(&mut input);
-    }
+    drain_after(&written, reader);
     written
+}
+
+/// Reads what is left of the stream where the blob's digest still matters.
+fn drain_after<T>(result: &Result<T>, reader: tar::Reader<PipeReader>) {
+    if matches!(result, Ok(_) | Err(Error::BadLayer { .. })) {
+        drain(&mut reader.into_inner());
+    }
 }
 
 fn drain(input: &mut PipeReader) {

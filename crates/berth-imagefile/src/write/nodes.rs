@@ -213,6 +213,11 @@ impl<F> Nodes<F> {
         }
     }
 
+    /// Makes a path a directory, if it is none.
+    pub fn imply(&mut self, path: &[u8]) -> Result<()> {
+        self.parent(&[path, b"/x"].concat()).map(drop)
+    }
+
     /// The directory that a path's last name belongs into, and that name; `None` for the root.
     fn parent<'a>(&mut self, path: &'a [u8]) -> Result<Option<(NodeId, &'a [u8])>> {
         let mut names = names(path)?;

@@ -60,12 +60,17 @@ impl Squashfs {
         let mut found = None;
         self.entries(directory, &listing, begin, 0, &mut |entry| {
             if entry.name == name {
-                found = Some(entry.node);
+                found = Some((entry.node, entry.kind));
             }
             // Sorted by the kernel's rule: only the first byte is relied upon.
             found.is_none() && entry.name[0] <= name[0]
         })?;
-        Ok(found)
+        let Some((node, kind)) = found else { return Ok(None) };
+        // A directory that is listed as something else was not looked at above.
+        if self.inode(node)?.attributes.kind != kind {
+            return Err(self.file.damaged(format!("directory {directory:#x}: an entry of the wrong type")));
+        }
+        Ok(Some(node))
     }
 
     /// The last header of the index whose first name is not behind `name`.

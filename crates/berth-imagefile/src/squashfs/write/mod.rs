@@ -175,4 +175,8 @@ impl Sink for SquashfsWriter {
         self.nodes.add(path, metadata, body)?;
         Ok(())
     }
+
+    fn add_implied(&mut self, path: &[u8]) -> Result<()> {
+        self.nodes.imply(path)
+    }
 }
