@@ -31,7 +31,10 @@ chapter!("onefile_run",
         a_named_container_keeps_its_changes_on_a_file,
         what_is_no_image_is_told,
         a_file_without_a_configuration_has_a_shell_and_enroots_say_more;
+    [Need::Namespaces, MKSQUASHFS, Need::Program("mkfs.erofs", "erofs-utils")]:
+        an_erofs_file_is_started_too;
     [Need::Namespaces, MKSQUASHFS, REGISTRY]:
+        what_berth_wrote_starts_as_the_image_does,
         a_debian_tree_is_the_same_from_a_file_as_from_the_store;
     [Need::Namespaces, MKSQUASHFS, Need::Root]:
         sixty_four_containers_of_eight_users_share_a_file,
@@ -278,6 +281,39 @@ fn a_file_without_a_configuration_has_a_shell_and_enroots_say_more() {
     let said = world.shell(&[], "echo $TOLD$ENROOT_X").ok();
     assert_eq!(said, "by a script\nby-the-image\n");
     assert_eq!(world.shell(&["--entrypoint", ""], "echo $TOLD").ok(), "by-the-image\n");
+}
+
+fn an_erofs_file_is_started_too() {
+    let world = World::new();
+    let file = world.file.with_extension("erofs");
+    let options = ["--quiet", "--all-root"];
+    process::run(Command::new("mkfs.erofs").args(options).arg(&file).arg(world.fixture.path("tree"))).ok();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("a mode");
+    let line = "cat /etc/told; wc -c </data; echo x >/new && cat /new";
+    let said = world.fixture.berth(&["run", file.to_str().expect("a name"), "sh", "-c", line]).ok();
+    assert_eq!(said, "by the image\n8388608\nx\n");
+    until("nothing is left of the image", || Traces::of(&file) == Traces::default());
+}
+
+fn what_berth_wrote_starts_as_the_image_does() {
+    let world = World::new();
+    let fixture = &world.fixture;
+    let registry = fixture.registry();
+    let image = registry.reference("configured");
+    fixture.berth(&["pull", &image]).ok();
+    let line = "env | sort | grep -v '^SHLVL='; pwd";
+    for file in ["written.sqsh", "written.erofs"] {
+        fixture.berth(&["pull", "--output", file, &image]).ok();
+        for options in [&["--contained"][..], &["--contained", "--entrypoint", ""]] {
+            let told = |image: &str| fixture.berth(&[&["run"], options, &[image, "sh", "-c", line]].concat());
+            assert_eq!(told(file).ok(), told(&image).ok(), "{file} {options:?}");
+        }
+        let alone = |image: &str| {
+            let said = fixture.berth_with(&["run", "--contained", image], b"", PATIENCE);
+            (said.code(), said.stdout)
+        };
+        assert_eq!(alone(file), alone(&image), "{file}, with the image's own command");
+    }
 }
 
 fn a_debian_tree_is_the_same_from_a_file_as_from_the_store() {
