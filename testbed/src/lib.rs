@@ -8,6 +8,7 @@ pub mod demo;
 pub mod engine;
 pub mod fault;
 pub mod fixture;
+pub mod fuse;
 pub mod harness;
 pub mod http;
 pub mod image;

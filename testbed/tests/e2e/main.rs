@@ -15,6 +15,7 @@ mod faults;
 mod hostile;
 mod jobs;
 mod named;
+mod onefile_run;
 mod peers;
 mod podman;
 mod pull;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         subid::CHAPTER,
         setup::CHAPTER,
         named::CHAPTER,
+        onefile_run::CHAPTER,
         devices::CHAPTER,
         hostile::CHAPTER,
         faults::CHAPTER,

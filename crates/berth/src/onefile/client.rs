@@ -19,8 +19,9 @@ use crate::CommandError;
 
 /// Clients that may wait for a server that has not come to them yet.
 const BACKLOG: i32 = 1024;
-/// How often a server may be found to be just going before something else must be wrong.
-const ATTEMPTS: usize = 50;
+/// How often a server may be found to be just coming or going before something else must be wrong: on a busy machine the
+/// one who has taken the name may have to wait before it listens.
+const ATTEMPTS: usize = 3000;
 /// A name is taken a moment before it can be connected to.
 const MOMENT: Duration = Duration::from_millis(1);
 

@@ -14,7 +14,7 @@ use berth_image::manifest::{ImageConfig, RunConfig};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 /// Where an image has its OCI configuration, the document that its registry had.
-pub const CONFIG: &str = ".berth/config.json";
+pub const CONFIG: &str = "etc/berth/image.json";
 /// The largest file that is read, in bytes.
 const MAX_FILE: u64 = 256 << 10;
 
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!((config.entrypoint, config.env), (vec!["/entry".to_owned()], vec!["A=1".to_owned()]));
         write("etc/rc.local", "export B=2\n");
         assert_eq!(of_image(root()).entrypoint, ["/bin/sh", "/etc/rc"]);
-        write(".berth/config.json", r#"{"architecture":"amd64","os":"linux","config":{"Cmd":["own"],"User":"7"}}"#);
+        write(CONFIG, r#"{"architecture":"amd64","os":"linux","config":{"Cmd":["own"],"User":"7"}}"#);
         let config = of_image(root());
         assert_eq!((config.cmd, config.user), (vec!["own".to_owned()], "7".to_owned()));
     }

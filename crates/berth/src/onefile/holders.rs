@@ -1,7 +1,7 @@
 //! Who has an image mounted, by the kernel's tables.
 
 use std::io::Read;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Dir, Mode, OFlags, openat};
 
@@ -28,11 +28,11 @@ impl Holders {
         let table = |proc: BorrowedFd<'_>| {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             let file = openat(proc, format!("{pid}/mountinfo"), flags, Mode::empty()).ok()?;
-            let mut text = Vec::new();
+            // Room for what such a table usually has: few reads instead of many.
+            let mut text = Vec::with_capacity(16 << 10);
             std::fs::File::from(file).take(MAX_TABLE).read_to_end(&mut text).ok()?;
             Some(text)
         };
-        use std::os::fd::AsFd;
         table(self.proc.as_fd()).is_some_and(|table| is_in(&String::from_utf8_lossy(&table), self.device))
     }
 

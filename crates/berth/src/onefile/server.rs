@@ -194,6 +194,8 @@ impl Server {
             }
             listening => Some(listening),
         };
+        // Who started this process waits.
+        self.admit_all(door.as_ref());
         let mut unused_since = None;
         // Where the kernel has ended it, there is nothing left to give.
         while !self.serving.is_finished() {
@@ -256,6 +258,10 @@ impl Server {
         self.watched.retain(|_| happened.next() != Some(true));
         // The process is gone, or has become the command of its container.
         gone.into_iter().for_each(|pid| self.watch(pid));
+        self.admit_all(door);
+    }
+
+    fn admit_all(&mut self, door: Option<&Door>) {
         while let Some(client) = door.and_then(Door::next) {
             self.admit(client);
         }
