@@ -100,6 +100,7 @@ pub static VERBS: &[Verb] = verbs![
     kill,
     rm,
     pull,
+    bundle,
     images,
     inspect,
     rmi,

@@ -18,6 +18,7 @@ use crate::world::World;
 on_each_release!("oci-conf" with runtimes:
     what_is_printed_runs_containers,
     what_is_printed_for_create_and_start_completes,
+    a_bundle_that_berth_made_is_run_by_each_runtime,
     root_calls_no_runtime_for_what_a_user_wrote,
 );
 
@@ -85,6 +86,38 @@ fn what_is_printed_for_create_and_start_completes(release: Release) {
         assert_eq!((said.code(), said.stdout.as_str()), (0, ""), "{runtime}: {}", said.report());
         assert_eq!(world.written("said"), "in-a-bundle\n", "{runtime}");
         world.user().run(&["rm", &format!("{BUNDLE}/out/said")]).ok();
+        world.assert_clean();
+    }
+}
+
+/// By Slurm, and by hand: with the same output and exit code.
+fn a_bundle_that_berth_made_is_run_by_each_runtime(release: Release) {
+    let world = world(release);
+    let tree = format!("dir:{BUNDLE}/rootfs");
+    let made = world.user().run(&["berth", "--quiet", "bundle", "--rootless", &tree, "made"]).ok();
+    assert_eq!(made, "/home/tuser1/made\n");
+    let line = ["/bin/sh", "-c", "id -u; cat /etc/text; touch /tmp/file && echo written; exit 4"];
+    for runtime in RUNTIMES {
+        install(&world, &["--runtime", runtime]);
+        let said = world.user().run(&[&["srun", "--container", "/home/tuser1/made"][..], &line].concat());
+        assert_eq!(
+            (said.code(), said.stdout.as_str()),
+            (4, "0\nno program\nwritten\n"),
+            "{runtime}: {}",
+            said.report()
+        );
+        // The directory's own command is a shell, which reads its input.
+        let program = if runtime == "berth" { "berth-runtime" } else { runtime };
+        let words = [program, "--root", "/tmp/by-hand", "run", "--bundle", "made", "by-hand"];
+        let node = world.cluster.node("n1").user("tuser1");
+        let said = node.run_with(&words, b"id -u; cat /etc/text; touch /tmp/file && echo written; exit 4");
+        assert_eq!(
+            (said.code(), said.stdout.as_str()),
+            (4, "0\nno program\nwritten\n"),
+            "{runtime}: {}",
+            said.report()
+        );
+        node.run(&["rm", "-rf", "/tmp/by-hand"]).ok();
         world.assert_clean();
     }
 }
