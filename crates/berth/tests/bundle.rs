@@ -63,6 +63,9 @@ fn what_is_there_is_not_written_over() {
     );
     assert_eq!(fs::read_dir(person.path("work/full")).unwrap().count(), 1);
     assert_eq!(person.berth(&format!("bundle {rootfs} none/below")).code, 125);
+    // A copy within what is copied would have no end.
+    let within = person.berth(&format!("bundle {rootfs} ../root/srv/below"));
+    assert!(within.code == 125 && within.stderr.contains("lies within"), "{within:?}");
     // An empty directory will do; the person's own.
     fs::create_dir(person.path("work/empty")).unwrap();
     if is_root() {
@@ -72,4 +75,21 @@ fn what_is_there_is_not_written_over() {
     }
     person.berth(&format!("--quiet bundle {rootfs} empty")).prints("$DIR/work/empty\n");
     assert!(person.path("work/empty/config.json").exists());
+}
+
+#[test]
+fn what_a_killed_one_left_is_swept_and_what_another_makes_is_not() {
+    let person = Person::new();
+    let rootfs = person.rootfs();
+    let said = person.berth(&format!("--quiet bundle {rootfs} first"));
+    assert_eq!(said.code, 0, "{said:?}");
+    // As a process leaves them that was killed; and one that is at work.
+    let (left, busy) = (person.path("work/.out.4194305.part"), person.path("work/.out.4194306.part"));
+    fs::rename(person.path("work/first"), &left).unwrap();
+    fs::create_dir(&busy).unwrap();
+    let lock = fs::File::open(&busy).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    fs::create_dir(person.path("work/.out.mine.part")).unwrap();
+    person.berth(&format!("--quiet bundle {rootfs} out")).prints("$DIR/work/out\n");
+    assert!(!left.exists() && busy.exists() && person.path("work/.out.mine.part").exists());
 }

@@ -3,12 +3,17 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 
 use berth_container::launch;
 use berth_image::merge;
+use rustix::fs::FlockOperation;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use serde_json::json;
 
 use crate::ExitCode;
@@ -58,14 +63,17 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
     for note in notes {
         context.note(&note);
     }
-    let part = Part::new(&target)?;
+    if image.is_directory {
+        check_outside(&target, &image.layers[0])?;
+    }
     if !uid.is_root() {
         // Files that their own modes close to their owner are the image's, too. Where that is refused, they are told by name.
         if let Err(error) = launch::become_own_root() {
             context.explain(|| format!("without a user namespace: {error}"));
         }
     }
-    let rootfs = part.0.join("rootfs");
+    let part = Part::new(&target)?;
+    let rootfs = part.path.join("rootfs");
     make_directory(&rootfs, 0o755)?;
     merge::copy(&image.layers, &rootfs, !rootless).map_err(|error| {
         let hint = matches!(error.source.kind(), io::ErrorKind::PermissionDenied)
@@ -75,7 +83,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
     drop(lease);
     let mut text = serde_json::to_vec_pretty(&spec)?;
     text.push(b'\n');
-    let config = part.0.join("config.json");
+    let config = part.path.join("config.json");
     fs::write(&config, text).map_err(|e| CommandError::io("write", &config, e))?;
     part.finish(&target)?;
     if context.json() {
@@ -101,30 +109,65 @@ fn check_free(target: &Path) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// A copy of a tree within the tree would have no end.
+fn check_outside(target: &Path, tree: &Path) -> Result<(), CommandError> {
+    let parent = target.parent().unwrap_or(Path::new("/"));
+    let parent = parent.canonicalize().map_err(|e| CommandError::io("find", parent, e))?;
+    let tree = tree.canonicalize().map_err(|e| CommandError::io("find", tree, e))?;
+    if parent.starts_with(&tree) {
+        return Err(CommandError::usage(format!("{} lies within {}", target.display(), tree.display()))
+            .with_hint("choose a directory outside of the tree"));
+    }
+    Ok(())
+}
+
 fn make_directory(path: &Path, mode: u32) -> Result<(), CommandError> {
     fs::DirBuilder::new().mode(mode).create(path).map_err(|e| CommandError::io("make", path, e))
 }
 
-/// The bundle beside its place while it is made. What a killed process leaves has its number in its name.
-struct Part(PathBuf);
+/// The bundle beside its place while it is made: `.NAME.PID.part`, locked as long as somebody makes it.
+struct Part {
+    path: PathBuf,
+    _lock: OwnedFd,
+}
 
 impl Part {
     fn new(target: &Path) -> Result<Part, CommandError> {
         let name = target.file_name().ok_or_else(|| CommandError::usage("a bundle needs a directory of its own"))?;
-        let part = format!(".{}.{}.part", name.display(), std::process::id());
-        let part = target.with_file_name(part);
-        make_directory(&part, 0o755)?;
-        Ok(Part(part))
+        let (prefix, suffix) = (format!(".{}.", name.display()), ".part");
+        // What a killed process has left.
+        for entry in target.parent().into_iter().flat_map(fs::read_dir).flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let number = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(suffix));
+            if number.is_some_and(|number| number.parse::<u32>().is_ok()) && lock(&entry.path()).is_ok() {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let path = target.with_file_name(format!("{prefix}{}{suffix}", std::process::id()));
+        make_directory(&path, 0o755)?;
+        let lock = lock(&path).map_err(|e| CommandError::io("lock", &path, e))?;
+        Ok(Part { path, _lock: lock })
     }
 
     fn finish(self, target: &Path) -> Result<(), CommandError> {
-        fs::rename(&self.0, target).map_err(|e| CommandError::io("make", target, e))
+        fs::rename(&self.path, target).map_err(|e| CommandError::io("make", target, e))
+    }
+}
+
+fn lock(dir: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(dir, flags, Mode::empty())?;
+    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        // A file system without locks.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) => Ok(fd),
+        Err(error) => Err(error.into()),
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
         // It is gone after the rename.
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
