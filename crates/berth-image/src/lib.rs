@@ -14,6 +14,7 @@ pub mod error;
 mod inside;
 pub mod layer;
 pub mod manifest;
+pub mod merge;
 pub mod progress;
 pub mod reference;
 pub mod registries_conf;

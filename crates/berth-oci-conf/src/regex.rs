@@ -116,6 +116,16 @@ mod tests {
     }
 
     #[test]
+    fn deep_and_greedy_ones_come_to_an_end() {
+        let deep = format!("{}a{}", "(".repeat(2000), ")".repeat(2000));
+        for pattern in [deep.as_str(), "((((a*)*)*)*)*b", "^(.*)\\1$", "(a|aa)+$", &"a?".repeat(1000)] {
+            if let Ok(regex) = Regex::new(pattern) {
+                regex.is_match(&"a".repeat(30));
+            }
+        }
+    }
+
+    #[test]
     fn what_cannot_be_compiled_is_told() {
         for pattern in ["^(A", "[a", "a{2", "*{", "a\\", "((a{200}){200}){200}", "a\0b", &"a".repeat(5000)] {
             if let Ok(regex) = Regex::new(pattern) {

@@ -124,8 +124,9 @@ pub fn write(runtime: Runtime, mode: Mode, release: Release) -> Result<Vec<Line>
             ignore(),
             line("CreateEnvFile=newline", "ch-run reads variables by lines; those with a line break are left out"),
             line(
-                "RunTimeRun=\"exec ch-run --unset-env='*' --set-env='%e' --bind '%m':/var/run/slurm '%r' -- %@\"",
-                "the job's variables and none of slurmd's; ch-run takes a directory",
+                "RunTimeRun=\"exec env USER=%u HOME=$(getent passwd %u | cut -d: -f6) ch-run --unset-env='*' --set-env='%e' '%r' \
+                 -- %@\"",
+                "ch-run wants to know the user; in the container are the job's variables and none of slurmd's; it takes a directory",
             ),
         ],
         (Runtime::Enroot, _) => vec![

@@ -101,6 +101,7 @@ pub static VERBS: &[Verb] = verbs![
     kill,
     rm,
     pull,
+    bundle,
     images,
     inspect,
     rmi,

@@ -25,6 +25,7 @@ chapter!("trees",
         an_odd_image_is_what_umoci_unpacks,
         a_distroless_image_is_what_umoci_unpacks;
     [UMOCI]:
+        a_bundle_has_the_tree_that_umoci_unpacks,
         each_planted_difference_is_found;
     [REGISTRY, PODMAN]:
         an_odd_image_is_what_podman_mounts,
@@ -80,6 +81,17 @@ fn a_distroless_image_is_what_umoci_unpacks() {
 fn an_odd_image_is_what_umoci_unpacks() {
     // Both put empty files in the place of devices, umoci with modes that its umask cut.
     like_umoci(Recipe::Odd, &[&[TOP], &UMOCI_LACKS[..], &DEVICES[..]].concat());
+}
+
+/// A copy of all layers, beside the kernel's view of them that the others compare.
+fn a_bundle_has_the_tree_that_umoci_unpacks() {
+    let fixture = Fixture::new();
+    let image = format!("oci:{}:{}", fixture.layout_of(Recipe::Odd).dir().display(), Recipe::Odd.name());
+    let bundle = fixture.path("work").join("bundle");
+    fixture.berth(&["bundle", "--quiet", &image, &bundle.display().to_string()]).ok();
+    let theirs = fixture.tree(&peers::umoci_rootfs(&fixture, Recipe::Odd));
+    let except = [&[TOP], &UMOCI_LACKS[..], &DEVICES[..]].concat();
+    assert_same(&fixture.tree(&bundle.join("rootfs")), &theirs, umoci_compare(&except));
 }
 
 fn like_podman(recipe: Recipe, except: &[&str]) {

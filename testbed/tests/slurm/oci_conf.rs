@@ -18,6 +18,8 @@ use crate::world::World;
 on_each_release!("oci-conf" with runtimes:
     what_is_printed_runs_containers,
     what_is_printed_for_create_and_start_completes,
+    the_guides_form_with_create_is_found_to_hang,
+    a_bundle_that_berth_made_is_run_by_each_runtime,
     root_calls_no_runtime_for_what_a_user_wrote,
 );
 
@@ -50,10 +52,19 @@ fn install(world: &World, options: &[&str]) {
     assert_eq!(said.code(), 0, "{}", said.report());
 }
 
+/// What `berth oci-conf test` says on a node, to a user, of the cluster's file.
+#[track_caller]
+fn tried(world: &World, command: &str) -> Output {
+    let words = ["berth", "oci-conf", "test", "--limit", "20s", BUNDLE, "/bin/sh", "-c", command];
+    world.cluster.node("n1").user("tuser1").run(&words)
+}
+
 fn what_is_printed_runs_containers(release: Release) {
     let world = world(release);
     for runtime in RUNTIMES {
         install(&world, &["--runtime", runtime]);
+        let said = tried(&world, "echo tried");
+        assert!(said.code() == 0 && said.stdout.contains("\n    | tried\n"), "{runtime}: {}", said.report());
         let said = world.shell("echo out; echo err >&2; hostname; exit 3");
         assert_eq!((said.code(), said.stdout.as_str()), (3, "out\nin-a-bundle\n"), "{runtime}: {}", said.report());
         assert!(said.stderr.contains("err\n"), "{runtime}: {}", said.report());
@@ -81,10 +92,57 @@ fn what_is_printed_for_create_and_start_completes(release: Release) {
     let world = world(release);
     for runtime in RUNTIMES {
         install(&world, &["--runtime", runtime, "--mode", "create-start"]);
+        let said = tried(&world, "echo >>/out/said");
+        assert!(said.code() == 0 && world.written("said") == "\n", "{runtime}: {}", said.report());
         let said = world.shell("echo lost; hostname >/out/said");
         assert_eq!((said.code(), said.stdout.as_str()), (0, ""), "{runtime}: {}", said.report());
         assert_eq!(world.written("said"), "in-a-bundle\n", "{runtime}");
         world.user().run(&["rm", &format!("{BUNDLE}/out/said")]).ok();
+        world.assert_clean();
+    }
+}
+
+/// And berth-runtime, of which the guide does not speak, does not.
+fn the_guides_form_with_create_is_found_to_hang(release: Release) {
+    let world = world(release);
+    for (runtime, hangs) in [("crun", true), ("runc", true), ("berth-runtime", false)] {
+        let conf = testbed::slurm::oci::guide_create(release).replace("berth-runtime", runtime);
+        world.cluster.root().write("/etc/slurm/oci.conf", &conf);
+        let said = world.cluster.node("n1").user("tuser1").run(&["berth", "oci-conf", "test", "--limit", "3s", BUNDLE]);
+        assert_eq!(said.code(), i32::from(hangs), "{runtime}: {}", said.report());
+        assert_eq!(said.stdout.contains("keeps its output open"), hangs, "{runtime}: {}", said.report());
+        world.assert_clean();
+    }
+}
+
+/// By Slurm, and by hand: with the same output and exit code.
+fn a_bundle_that_berth_made_is_run_by_each_runtime(release: Release) {
+    let world = world(release);
+    let tree = format!("dir:{BUNDLE}/rootfs");
+    let made = world.user().run(&["berth", "--quiet", "bundle", "--rootless", &tree, "made"]).ok();
+    assert_eq!(made, "/home/tuser1/made\n");
+    let line = ["/bin/sh", "-c", "id -u; cat /etc/text; touch /tmp/file && echo written; exit 4"];
+    for runtime in RUNTIMES {
+        install(&world, &["--runtime", runtime]);
+        let said = world.user().run(&[&["srun", "--container", "/home/tuser1/made"][..], &line].concat());
+        assert_eq!(
+            (said.code(), said.stdout.as_str()),
+            (4, "0\nno program\nwritten\n"),
+            "{runtime}: {}",
+            said.report()
+        );
+        // The directory's own command is a shell, which reads its input.
+        let program = if runtime == "berth" { "berth-runtime" } else { runtime };
+        let words = [program, "--root", "/tmp/by-hand", "run", "--bundle", "made", "by-hand"];
+        let node = world.cluster.node("n1").user("tuser1");
+        let said = node.run_with(&words, b"id -u; cat /etc/text; touch /tmp/file && echo written; exit 4");
+        assert_eq!(
+            (said.code(), said.stdout.as_str()),
+            (4, "0\nno program\nwritten\n"),
+            "{runtime}: {}",
+            said.report()
+        );
+        node.run(&["rm", "-rf", "/tmp/by-hand"]).ok();
         world.assert_clean();
     }
 }

@@ -42,6 +42,7 @@ use crate::{oci, seccomp};
 pub use exec::DEFAULT_PATH;
 pub use hooks::Identity;
 pub use ids::IdMapping;
+pub use namespaces::become_own_root;
 pub use process::unknown_capabilities;
 pub use supervise::Attendance;
 

@@ -207,16 +207,30 @@ impl Namespaces {
         if new.is_empty() {
             return Ok(());
         }
-        let mut outcome = unshare(new);
-        // Threads that were waited for, such as those of a fetch, may be seen by the kernel a moment longer.
-        if new.contains(UnshareFlags::NEWUSER)
-            && outcome.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL))
-            && is_alone_soon()
-        {
-            outcome = unshare(new);
-        }
+        let outcome = unshare_when_alone(new);
         outcome.map_err(|source| Namespaces::refused(new, source))
     }
+}
+
+/// Threads that were waited for, such as those of a fetch, may be seen by the kernel a moment longer.
+fn unshare_when_alone(new: UnshareFlags) -> io::Result<()> {
+    match unshare(new) {
+        Err(error)
+            if new.contains(UnshareFlags::NEWUSER) && error.raw_os_error() == Some(libc::EINVAL) && is_alone_soon() =>
+        {
+            unshare(new)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Makes this process, which must have one thread, root of a new user namespace in which its own ids are the only ones: what is
+/// its own it may read and change then, whatever the modes say. It stays in it.
+pub fn become_own_root() -> Result<()> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let new = UnshareFlags::NEWUSER;
+    unshare_when_alone(new).map_err(|source| Namespaces::refused(new, source))?;
+    write_single_map(0, uid, 0, gid)
 }
 
 /// Waits until this process has one thread, if that comes to be within a second; says whether it waited at all and so.

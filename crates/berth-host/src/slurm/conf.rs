@@ -1,4 +1,4 @@
-//! The syntax of slurm.conf and oci.conf.
+//! The syntax of slurm.conf and its like; what `oci.conf` is, and where everything is in it, `berth_oci_conf` knows better.
 //!
 //! Keys have no case; a value is quoted or a word; several pairs may share a line; `#` begins a comment unless there is a
 //! backslash before it, also within quotes; a backslash at the end of a line continues it.

@@ -34,16 +34,16 @@ pub(super) fn present(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Pres
     }))
 }
 
-pub(super) fn times(mtime: (i64, u32)) -> Timestamps {
+pub(crate) fn times(mtime: (i64, u32)) -> Timestamps {
     let time = Timespec { tv_sec: mtime.0, tv_nsec: mtime.1.into() };
     Timestamps { last_access: time, last_modification: time }
 }
 
-pub(super) fn uid(id: u64) -> Option<rustix::fs::Uid> {
+pub(crate) fn uid(id: u64) -> Option<rustix::fs::Uid> {
     u32::try_from(id).ok().filter(|&id| id != u32::MAX).map(rustix::fs::Uid::from_raw)
 }
 
-pub(super) fn gid(id: u64) -> Option<rustix::fs::Gid> {
+pub(crate) fn gid(id: u64) -> Option<rustix::fs::Gid> {
     u32::try_from(id).ok().filter(|&id| id != u32::MAX).map(rustix::fs::Gid::from_raw)
 }
 

@@ -10,7 +10,7 @@
 //! The tree is written under a temporary name and counts for nothing until digest and size of the blob were found right.
 
 pub mod decode;
-mod file;
+pub(crate) mod file;
 pub mod index;
 pub mod merge;
 pub mod pack;

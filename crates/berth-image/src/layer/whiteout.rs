@@ -8,7 +8,7 @@ use rustix::io::Errno;
 /// The attribute that makes a directory hide what lower layers have in its place, for mounts with `userxattr`.
 pub const OPAQUE: &str = "user.overlay.opaque";
 /// The attribute that makes an empty file a whiteout (Linux 6.7 and newer).
-const WHITEOUT: &str = "user.overlay.whiteout";
+pub(crate) const WHITEOUT: &str = "user.overlay.whiteout";
 
 /// What a name with the `.wh.` prefix means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

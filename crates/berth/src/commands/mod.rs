@@ -1,6 +1,7 @@
 //! The verbs, one file each, all of one shape: `Args`, whose doc comments are the help, and
 //! `fn run(&Args, &Context) -> Result<ExitCode, CommandError>`. They parse and print; the work is done elsewhere.
 
+pub mod bundle;
 pub mod doctor;
 pub mod exec;
 pub mod gc;

@@ -1,14 +1,19 @@
 //! `berth oci-conf`: Slurm's file for containers, before it goes live. What it knows is in `berth_oci_conf`; here it is asked
 //! and printed.
 
+mod call;
+mod lifecycle;
+
 use std::io::Read as _;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use berth_host::doctor;
 use berth_host::doctor::Places;
 use berth_host::doctor::Role;
 use berth_host::slurm::Site;
+use berth_oci_conf::Conf;
 use berth_oci_conf::Document;
 use berth_oci_conf::Release;
 use berth_oci_conf::check::Finding;
@@ -25,13 +30,14 @@ use crate::ExitCode;
 use crate::command_error::CommandError;
 use crate::context::Context;
 use crate::output;
+use crate::units::parse_duration;
 
-/// Check and write Slurm's oci.conf
+/// Check, try and write Slurm's oci.conf
 ///
 /// slurmstepd reads oci.conf anew for each step with --container, and a mistake in it fails them all.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  berth oci-conf check\n  berth oci-conf check ./oci.conf --slurm 24.11\n  \
-    berth oci-conf write --runtime crun --slurm 24.11")]
+    berth oci-conf test ~/bundle -- /bin/sh -c 'echo it runs'\n  berth oci-conf write --runtime crun --slurm 24.11")]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -47,6 +53,25 @@ enum Verb {
         file: Option<PathBuf>,
         #[command(flatten)]
         slurm: SlurmOption,
+    },
+    /// Run the commands of a file as a step of Slurm would, and tell what comes of each
+    ///
+    /// As an ordinary user, without Slurm. What root would ask at the end of a step is asked as that user. Exit code 1: something does
+    /// not work.
+    Test {
+        /// What would stand behind --container
+        container: String,
+        /// The command; /bin/true when left out
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+        /// The file. The default is the one beside this host's slurm.conf
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        slurm: SlurmOption,
+        /// Longest that one command may take, for example 30s
+        #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
+        limit: Duration,
     },
     /// Print a file that works on a release of Slurm
     Write {
@@ -94,6 +119,9 @@ fn runtime_names() -> impl clap::builder::TypedValueParser<Value = Runtime> {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
     match &args.verb {
         Verb::Check { file, slurm } => print_check(file.as_deref(), slurm, context),
+        Verb::Test { container, command, file, slurm, limit } => {
+            print_test(container, command, file.as_deref(), slurm, *limit, context)
+        }
         Verb::Write { script: true, runtime, .. } => print_script(*runtime),
         Verb::Write { runtime, mode, slurm, plugin, .. } => print_file(*runtime, *mode, slurm, *plugin, context),
     }
@@ -121,14 +149,19 @@ impl SlurmOption {
     }
 }
 
-fn print_check(file: Option<&Path>, slurm: &SlurmOption, context: &Context) -> Result<ExitCode, CommandError> {
+/// The file, and the release: what is not said is this host's.
+fn what(file: Option<&Path>, slurm: &SlurmOption) -> Result<(PathBuf, Release), CommandError> {
     let site = if file.is_some() && slurm.release.is_some() { None } else { site()? };
     let release = slurm.release(site.as_ref())?;
-    let file = match (file, &site) {
-        (Some(file), _) => file.to_owned(),
-        (None, Some(site)) => PathBuf::from(site.file("oci.conf")),
-        (None, None) => return Err(CommandError::failure("there is no Slurm on this host").with_hint("name the file")),
-    };
+    match (file, &site) {
+        (Some(file), _) => Ok((file.to_owned(), release)),
+        (None, Some(site)) => Ok((PathBuf::from(site.file("oci.conf")), release)),
+        (None, None) => Err(CommandError::failure("there is no Slurm on this host").with_hint("name the file")),
+    }
+}
+
+fn print_check(file: Option<&Path>, slurm: &SlurmOption, context: &Context) -> Result<ExitCode, CommandError> {
+    let (file, release) = what(file, slurm)?;
     let document = read(&file)?;
     let found = check(&document, release);
     if release > Release::LAST {
@@ -186,6 +219,49 @@ fn summary(errors: usize, warnings: usize, file: &Path, release: Release) -> Str
         true => format!("{}: nothing is wrong for Slurm {release}", file.display()),
         false => format!("{} for Slurm {release}", counts.join(", ")),
     }
+}
+
+fn print_test(
+    container: &str,
+    command: &[String],
+    file: Option<&Path>,
+    slurm: &SlurmOption,
+    limit: Duration,
+    context: &Context,
+) -> Result<ExitCode, CommandError> {
+    if rustix::process::geteuid().is_root() {
+        return Err(CommandError::failure("this is for an ordinary user: Slurm runs these commands as one")
+            .with_hint("say as whom: `runuser -u USER -- berth oci-conf test …`"));
+    }
+    let (file, release) = what(file, slurm)?;
+    let conf = Conf::of(&read(&file)?, release).map_err(|refused| {
+        CommandError::failure(format!("{}: {refused}", file.display()))
+            .with_hint(format!("`berth oci-conf check {} --slurm {release}` tells more", file.display()))
+    })?;
+    let command = if command.is_empty() { vec!["/bin/true".to_owned()] } else { command.to_vec() };
+    let spool = lifecycle::Spool::new()?;
+    let mut trial = lifecycle::Trial::new(&conf, release, container, &command, &spool, limit)?;
+    trial.run()?;
+    if context.json() {
+        output::json(&json!({ "calls": trial.calls, "faults": trial.faults }))?;
+    } else {
+        let mut lines = Vec::new();
+        for call in &trial.calls {
+            let how = call.fault().unwrap_or_else(|| "ends with exit code 0".to_owned());
+            lines.push(format!("{} {how}, after {:.2} s", call.key, call.seconds));
+            lines.push(format!("    {}", call.line));
+            lines.extend(call.output.lines().map(|line| format!("    | {line}")));
+        }
+        if !context.quiet() {
+            lines.push(match trial.faults.is_empty() {
+                true => format!("a step of {} works with Slurm {release}", trial.step().user),
+                false => format!("a step of {} does not work with Slurm {release}:", trial.step().user),
+            });
+        }
+        lines.extend(trial.faults.iter().cloned());
+        output::lines(lines.iter().map(|line| line.replace(char::is_control, "?")))?;
+    }
+    Ok(if trial.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 fn print_script(runtime: Runtime) -> Result<ExitCode, CommandError> {

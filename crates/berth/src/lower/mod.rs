@@ -5,6 +5,7 @@
 //! are looked at ([`image::Image::entry`]). So each rule can be tested as a table, and `berth run` has one place where it
 //! meets the system (`crate::start`).
 
+pub mod bundle;
 pub mod command;
 pub mod host;
 pub mod ids;
