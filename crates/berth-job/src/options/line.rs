@@ -74,8 +74,7 @@ fn parse_long(verb: Verb, text: &str, rest: &mut Words<'_>) -> Result<Typed, Mis
 }
 
 fn parse_letters(verb: Verb, letters: &str, rest: &mut Words<'_>, typed: &mut Vec<Typed>) -> Result<(), Mistake> {
-    let mut at = letters.char_indices();
-    while let Some((start, letter)) = at.next() {
+    for (start, letter) in letters.char_indices() {
         let Some(row) = table::of(verb).find(|row| row.letter == letter) else {
             return Err(plain(format!("{}: invalid option -- '{letter}'", verb.name())));
         };
