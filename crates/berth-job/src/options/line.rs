@@ -157,7 +157,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn line(verb: Verb, text: &str) -> Result<(Vec<(String, String)>, Vec<String>), Mistake> {
+    type Taken = (Vec<(String, String)>, Vec<String>);
+
+    fn line(verb: Verb, text: &str) -> Result<Taken, Mistake> {
         let words: Vec<OsString> = text.split(' ').map(OsString::from).collect();
         let (typed, rest) = parse(verb, &words)?;
         let typed = typed.into_iter().map(|t| (t.name.to_owned(), t.value.unwrap_or_default())).collect();
