@@ -14,6 +14,7 @@
 //! * A process is known by its number, its start time and the boot ([`process::Process`]), never by its number alone.
 //! * Nothing polls.
 
+pub mod allocate;
 pub mod batch;
 pub mod control;
 pub mod environment;
@@ -25,6 +26,7 @@ pub mod process;
 pub mod queue;
 pub mod record;
 pub mod salloc;
+pub mod sattach;
 pub mod sbatch;
 pub mod scancel;
 pub mod show;

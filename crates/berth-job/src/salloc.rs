@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::allocate::allocate;
 use crate::control::{self, Inbox, Request as Asked, To};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
@@ -15,7 +16,7 @@ use crate::options::{Request, Verb};
 use crate::process;
 use crate::queue::Queue;
 use crate::record::{Exit, Job, State, StepId};
-use crate::srun::{Answer, allocate, reason_of};
+use crate::srun::{Answer, reason_of};
 use crate::step::{self, Signals};
 use crate::submit::{self, Refusal};
 use crate::time;
@@ -46,6 +47,7 @@ impl Salloc {
             eprintln!("{warning}");
         }
         let queue = Queue::open().map_err(|e| refused(&e))?;
+        submit::check_dependencies(&self.request, Verb::Salloc, &queue)?;
         let mut job = submit::job(&self.request, Verb::Salloc, &self.command);
         allocate(&queue, &mut job, &self.node, Verb::Salloc, &self.request)?;
         job.state = State::Running;
@@ -114,7 +116,9 @@ impl Salloc {
             let numbers = signals.take();
             let ended = numbers.iter().any(|number| [libc::SIGTERM, libc::SIGHUP].contains(number));
             let why = match inbox.take(&numbers).first() {
-                Some(request) if request.signal.is_none_or(|number| number == libc::SIGKILL) => {
+                Some(request)
+                    if request.attach.is_none() && request.signal.is_none_or(|number| number == libc::SIGKILL) =>
+                {
                     eprintln!("salloc: Job allocation {} has been revoked.", job.id);
                     Some(Revoked::Cancelled(request.uid))
                 }
@@ -175,7 +179,7 @@ enum Revoked {
 
 /// Has the steps of a job that run end, or send a signal to their tasks.
 fn signal_steps(queue: &Queue, job: &Job, signal: Option<i32>) -> Result<()> {
-    let request = Asked { uid: job.uid, signal, batch: false, full: false, requeue: false };
+    let request = Asked { signal, ..Asked::end(job.uid) };
     for step in queue.steps(job.id)?.iter().filter(|step| !step.state.is_over() && step.id != StepId::Batch) {
         control::ask(queue, job.id, To::Step(step.id), &request)?;
     }

@@ -66,6 +66,9 @@ fn cancel_one(queue: &Queue, id: u32, step: Option<StepId>, request: &Request) -
         State::Pending => cancel_waiting(queue, id, request),
         _ if job.state.is_over() => Ok(false),
         _ => {
+            // A step that is cancelled alone gets no time to tidy up.
+            let at_once = Request { signal: request.signal.or(Some(libc::SIGKILL)), ..*request };
+            let request = if step.is_some_and(|step| step != StepId::Batch) { &at_once } else { request };
             control::ask(queue, id, receiver(queue, &job, step)?, request)?;
             Ok(true)
         }
@@ -170,7 +173,7 @@ pub fn requeue(queue: &Queue, id: u32) -> Result<()> {
             keeper::ensure(queue)
         }
         _ => {
-            let request = Request { uid: job.uid, signal: None, batch: false, full: false, requeue: true };
+            let request = Request { requeue: true, ..Request::end(job.uid) };
             control::ask(queue, id, To::Job, &request)
         }
     }

@@ -48,7 +48,8 @@ pub fn run(queue: &Queue, id: u32, hooks: Hooks, keeper: &Alive) -> Result<()> {
         early_signal_sent: false,
     };
     supervisor.watch(&signals, &inbox, keeper)?;
-    supervisor.finish()
+    supervisor.finish()?;
+    keeper.replace(queue)
 }
 
 /// The script's process.
@@ -161,8 +162,10 @@ impl Supervisor<'_> {
 
     fn requests(&mut self, inbox: &Inbox, signals: &[i32]) {
         for request in inbox.take(signals) {
-            let Request { uid, signal, batch, full, requeue } = request;
+            let Request { uid, signal, batch, full, requeue, attach } = request;
             match signal {
+                // A script's output is in its files.
+                _ if attach.is_some() => {}
                 _ if requeue => self.end(End::Requeue, " DUE TO JOB REQUEUE"),
                 None => self.end(End::Cancelled(uid), ""),
                 Some(libc::SIGKILL) if !batch => {
@@ -187,8 +190,9 @@ impl Supervisor<'_> {
         self.ended = Some(why);
         let (id, node, now) = (self.job.id, &self.node.name, time::local(time::now()));
         self.tell(&format!("slurmstepd-{node}: error: *** JOB {id} ON {node} CANCELLED AT {now}{because} ***\n"));
-        self.send_all(libc::SIGCONT);
-        self.send_all(libc::SIGTERM);
+        self.send_script(libc::SIGCONT);
+        self.send_script(libc::SIGTERM);
+        self.ask_steps(&Request::end(self.job.uid));
         self.kill_at = Some(Instant::now() + Duration::from_secs(self.node.kill_wait));
     }
 
@@ -227,10 +231,13 @@ impl Supervisor<'_> {
 
     /// Has the steps that run send a signal to their tasks.
     fn send_steps(&self, number: i32) {
-        let request = Request { uid: self.job.uid, signal: Some(number), batch: false, full: false, requeue: false };
+        self.ask_steps(&Request::signal(self.job.uid, number));
+    }
+
+    fn ask_steps(&self, request: &Request) {
         for step in self.queue.steps(self.job.id).unwrap_or_default() {
             if !step.state.is_over() && step.id != StepId::Batch {
-                let _ = control::ask(self.queue, self.job.id, To::Step(step.id), &request);
+                let _ = control::ask(self.queue, self.job.id, To::Step(step.id), request);
             }
         }
     }
@@ -307,7 +314,9 @@ impl Supervisor<'_> {
         let steps = self.queue.steps(self.job.id)?;
         let of_steps: Vec<Exit> = steps.iter().filter(|step| step.id != StepId::Batch).map(|step| step.exit).collect();
         self.job.derived_exit = step::highest(&of_steps);
-        if state == State::Requeued || (state == State::NodeFail && self.job.requeue) {
+        // Slurm puts every job back that a machine has lost. Without being asked, none is run again here.
+        let is_typed = self.job.other.contains_key("requeue");
+        if state == State::Requeued || (state == State::NodeFail && is_typed) {
             started::remove(&self.directory, self.job.restarts);
             self.queue.put_back(&mut self.job)?;
         } else {

@@ -4,8 +4,11 @@
 //! step when its time is over. The tasks are in process groups of their own, so that a signal of the terminal reaches
 //! `srun` alone and is passed on by Slurm's rules; and the kernel kills them if `srun` is killed.
 
+pub mod attach;
+mod children;
+mod files;
 mod input;
-mod output;
+pub mod output;
 mod pty;
 mod report;
 mod run;
@@ -18,9 +21,11 @@ use std::path::PathBuf;
 use crate::environment::Environment;
 use crate::record::{EarlySignal, Exit, State};
 
+pub use children::{Signals, become_subreaper, kill_children};
+pub use files::Files;
 pub use output::{Sink, open_output};
 pub use report::highest;
-pub use run::{Signals, become_subreaper, kill_children, run};
+pub use run::run;
 pub use task::{become_command, become_program, bind, enter_directory, exit, fork, reason, reset_signals, wait};
 
 /// What becomes of a task before its command is started in it: it joins a container.
@@ -34,6 +39,9 @@ pub trait Container {
     /// In a task; may change its environment. The error has all its lines.
     fn enter(&mut self, environment: &mut Environment) -> Result<(), String>;
 }
+
+/// A step's container, if it has one, or what is wrong with what was asked for.
+pub type Contained = Result<Option<Box<dyn Container>>, String>;
 
 /// Where standard input comes from.
 #[derive(Debug)]
