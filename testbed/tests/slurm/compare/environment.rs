@@ -21,7 +21,10 @@ pub const ROWS: &[Row] = &[
     same("of a command of salloc", variables!("salloc -Q -n2 env")),
     same("of a step in salloc", variables!("salloc -Q -n2 --mem=10 srun env")),
     same("of an element of an array", variables!("ended $(job --array=3 -o out --wrap env); (cat out; rm out)")),
-    same("beside Slurm's own", "srun env | grep -vE '^(SLURM|SRUN|BERTH_ENGINE|BERTH_JOB_(CPUS|MEMORY|KILL_WAIT))' | cut -d= -f1 | sort"),
+    same(
+        "beside Slurm's own",
+        "srun env | grep -vE '^(SLURM|SRUN|BERTH_ENGINE|BERTH_JOB_(CPUS|MEMORY|KILL_WAIT))' | cut -d= -f1 | sort",
+    ),
     same(
         "inputs",
         "SLURM_NTASKS=2 srun bash -c 'echo task'; SBATCH_JOB_NAME=viaenv SBATCH_OUTPUT=out job --wrap true >/dev/null; SLURM_LABELIO=1 srun echo x; SALLOC_TIMELIMIT=7 salloc -Q bash -c 'squeue -h -j $SLURM_JOB_ID -o %l'; ended $(squeue -h -u $(id -un) -o %i)",

@@ -67,19 +67,19 @@ pub const ROWS: &[Row] = &[
     ),
     same(
         "scontrol show job, waiting",
-        "j=$(wrap -H -J nm -n2 -c2 --mem=10 -t 10 --comment=hello --wrap true); scontrol show job $j",
+        "j=$(wrap -H -J nm -n2 -c2 --mem=10 -t 10 --comment=hello --wrap true); scontrol show job $j | sed 's/Sid=[^ ]*/Sid=x/'",
     ),
     same(
         "scontrol show job, running",
-        "j=$(wrap -J nm -n2 --wrap 'sleep 100'); runs $j; scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/'",
+        "j=$(wrap -J nm -n2 --mem=100 --wrap 'sleep 100'); runs $j; scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/; s/Sid=[^ ]*/Sid=x/'",
     ),
     same(
         "scontrol show job, over",
-        "printf '#!/bin/sh\\nexit 3\\n' >s.sh; j=$(job -o out -e err s.sh a b); ended $j; scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/'",
+        "printf '#!/bin/sh\\nexit 3\\n' >s.sh; j=$(job --mem=100 -o out -e err s.sh a b); ended $j; scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/; s/Sid=[^ ]*/Sid=x/'",
     ),
     same(
         "scontrol show job of an srun",
-        "srun -J shown -n1 -c2 bash -c 'touch up; sleep 100' 2>/dev/null & p=$!; there up; j=$(squeue -h -n shown -u $(id -un) -o %i); scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/'; kill $p; wait $p; rm up",
+        "srun -J shown -n1 -c2 --mem=100 bash -c 'touch up; sleep 100' 2>/dev/null & p=$!; there up; j=$(squeue -h -n shown -u $(id -un) -o %i); scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/; s/Sid=[^ ]*/Sid=x/'; kill $p; wait $p; rm up",
     ),
     same(
         "scontrol show job of an array",

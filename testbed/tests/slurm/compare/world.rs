@@ -35,6 +35,9 @@ const LINKS: &str = "/opt/berth/bin";
 /// Seconds that a script may take: none takes a third of it.
 const PATIENCE: &str = "25";
 
+/// In front of what was written to standard error.
+const STDERR: &str = "stderr: ";
+
 /// The commands.
 const COMMANDS: &str = "srun sbatch salloc squeue scancel sattach sacct scontrol sinfo";
 
@@ -135,12 +138,19 @@ fn observe(cluster: &Cluster, user: &'static str, row: &Row, under_berth: bool) 
     let mut add = |sign: &str, lines: &str| {
         let lines = lines.replace(&place, "HERE").replace(user, "USER");
         let lines = lines.replace(&numeric_id(user), "USERID");
-        for line in jobs.normalize(&lines).lines().filter(|line| !is_of_waiting(line)) {
+        let kept: Vec<&str> = lines.lines().filter(|line| !is_of_waiting(line)).collect();
+        let normal = jobs.normalize(&kept.join("\n"));
+        let mut normal: Vec<&str> = normal.lines().collect();
+        if sign == STDERR {
+            // Slurm's processes write there side by side.
+            normal.sort_unstable();
+        }
+        for line in normal {
             text.push_str(&format!("{sign}{line}\n"));
         }
     };
     add("", &said.stdout);
-    add("stderr: ", &said.stderr);
+    add(STDERR, &said.stderr);
     add("exit code ", &said.code().to_string());
     for (name, content) in files(cluster, &place) {
         add("file ", &name);
