@@ -20,6 +20,7 @@ use testbed::registry::Registry;
 use testbed::user::User;
 
 mod imports;
+mod jobs;
 mod report;
 mod runtime;
 mod starts;
@@ -127,7 +128,7 @@ fn run() -> io::Result<()> {
     world.new_dir(&world.dir.join("home"))?;
     world.new_dir(&world.dir.join("run"))?;
 
-    let result = measure_all(&world, &list("BENCH", "starts runtime steps imports"));
+    let result = measure_all(&world, &list("BENCH", "starts runtime steps jobs imports"));
     // Folders without write permission are in every tree of an image.
     let _ = process::run(Command::new("chmod").args(["-R", "u+rwX"]).arg(scratch.path()));
     process::end_descendants("podman");
@@ -153,6 +154,9 @@ fn measure_all(world: &World, what: &[String]) -> io::Result<()> {
         let rows = steps::run()?;
         report::steps(&rows, &mut text);
         fs::write(out.join("steps.svg"), report::steps_svg(&rows))?;
+    }
+    if what.iter().any(|word| word == "jobs") {
+        report::jobs(&jobs::run()?, &mut text);
     }
     if what.iter().any(|word| word == "imports") {
         let rows = imports::run(world)?;

@@ -163,6 +163,32 @@ pub fn steps_svg(rows: &[steps::Row]) -> String {
     bars("A step of Slurm 22.05, median, logarithmic", "ms", &values, true)
 }
 
+/// The table of jobs: Slurm's own and ours in pairs.
+pub fn jobs(rows: &[steps::Row], text: &mut String) {
+    text.push_str("\n## Jobs on one machine, beside real Slurm 24.11 on one node\n\n");
+    text.push_str(
+        "| what | min ms | median ms | as fast as Slurm's | target | failures |\n|---|---:|---:|---:|---:|---:|\n",
+    );
+    let targets = ["at least 8 times", "at least 3 times"];
+    for (pair, target) in rows.chunks(2).zip(targets) {
+        for row in pair {
+            let (ratio, target) = match pair {
+                [slurm, ours] if std::ptr::eq(row, ours) => {
+                    (format!("{:.1} times", slurm.median() / ours.median()), target)
+                }
+                _ => (String::new(), ""),
+            };
+            text.push_str(&format!(
+                "| {} | {:.1} | {:.1} | {ratio} | {target} | {} |\n",
+                row.name,
+                row.times.first().copied().unwrap_or(f64::NAN),
+                row.median(),
+                row.failures
+            ));
+        }
+    }
+}
+
 /// Width of the drawings in pixels, and of what is left of the bars for names.
 const WIDTH: f64 = 860.0;
 const NAMES: f64 = 270.0;

@@ -105,7 +105,7 @@ fn pyxis(command: &Path, rounds: usize) -> io::Result<Vec<Row>> {
 }
 
 /// Runs each line once, and then all in turns, telling `number milliseconds exit-code`.
-fn script(steps: &[(String, u32, String)], rounds: usize) -> String {
+pub fn script(steps: &[(String, u32, String)], rounds: usize) -> String {
     let mut text = String::new();
     for (_, _, line) in steps {
         text.push_str(&format!("{line} </dev/null >/dev/null 2>&1\n"));
@@ -120,7 +120,8 @@ fn script(steps: &[(String, u32, String)], rounds: usize) -> String {
     text
 }
 
-fn parse(steps: &[(String, u32, String)], said: &str) -> Vec<Row> {
+/// Reads what [`script`] tells.
+pub fn parse(steps: &[(String, u32, String)], said: &str) -> Vec<Row> {
     let mut rows: Vec<Row> = steps
         .iter()
         .map(|(name, tasks, _)| Row { name: name.clone(), tasks: *tasks, times: Vec::new(), failures: 0 })

@@ -110,15 +110,40 @@ impl JobVerb {
         (self.run)(&arguments[usize::from(is_kept)..])
     }
 
-    /// What help, completions and the reference know of it. Its options are Slurm's, and `--help` lists them.
+    /// What completions, man pages and the reference know of it. The line itself is taken apart as Slurm does.
     pub fn command(&self) -> Command {
-        Command::new(self.name).about(self.about).disable_help_flag(true).arg(
-            Arg::new("arguments")
-                .num_args(0..)
-                .trailing_var_arg(true)
-                .allow_hyphen_values(true)
-                .action(ArgAction::Append),
-        )
+        let command = Command::new(self.name).about(self.about).disable_help_flag(true);
+        let operands = Arg::new("arguments")
+            .num_args(0..)
+            .trailing_var_arg(true)
+            .allow_hyphen_values(true)
+            .action(ArgAction::Append);
+        let verbs = [Verb::Srun, Verb::Sbatch, Verb::Salloc];
+        let Some(verb) = verbs.into_iter().find(|verb| verb.name() == self.name) else { return command.arg(operands) };
+        let options = table::of(verb).filter(|row| !row.help.is_empty()).map(|row| {
+            let arg = Arg::new(row.name).long(row.name).help(row.help);
+            let arg = if row.letter == '\0' { arg } else { arg.short(row.letter) };
+            let name = row.argument.trim_matches(['[', ']']);
+            match row.takes {
+                table::Takes::Nothing => arg.action(ArgAction::SetTrue),
+                table::Takes::Value => arg.value_name(name),
+                table::Takes::Optional => arg.value_name(name).num_args(0..=1).require_equals(true),
+            }
+        });
+        let containers = berth_slurm::options::OPTIONS.iter().map(|row| {
+            let arg = Arg::new(row.name).long(row.name).help(row.usage).help_heading("Containers");
+            match row.argument {
+                Some(name) => arg.value_name(name),
+                None => arg.action(ArgAction::SetTrue),
+            }
+        });
+        let operands = match verb {
+            Verb::Sbatch => {
+                operands.value_name("SCRIPT").help("The script and its arguments; standard input without one")
+            }
+            _ => operands.value_name("COMMAND").help("The command and its arguments"),
+        };
+        command.args(options).args(containers).arg(operands)
     }
 }
 
