@@ -1,6 +1,8 @@
 //! What jobs, steps and tasks find in their environment.
 
 use super::row::Row;
+use super::row::but;
+use super::row::differing;
 use super::row::same;
 
 /// Everything of Slurm's but what is a number of a process or a port.
@@ -18,7 +20,11 @@ pub const ROWS: &[Row] = &[
     same("of a task without options", variables!("srun env")),
     same("of a script", variables!("ended $(job -n2 -c2 -t 10 -J nm -o out --wrap env); (cat out; rm out)")),
     same("of a step in a script", variables!("ended $(job -n2 -c2 -o out --wrap 'srun -n1 env'); (cat out; rm out)")),
-    same("of a command of salloc", variables!("salloc -Q -n2 env")),
+    differing(
+        "of a command of salloc",
+        variables!("salloc -Q -n2 env"),
+        &[but(&["SLURM_CONF=/etc/slurm/slurm.conf"], &[], "There is no configuration file.")],
+    ),
     same("of a step in salloc", variables!("salloc -Q -n2 --mem=10 srun env")),
     same("of an element of an array", variables!("ended $(job --array=3 -o out --wrap env); (cat out; rm out)")),
     same(

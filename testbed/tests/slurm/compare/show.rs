@@ -1,6 +1,8 @@
 //! What the verbs that show print.
 
 use super::row::Row;
+use super::row::but;
+use super::row::differing;
 use super::row::same;
 
 /// Jobs to be shown: one that runs, others that wait.
@@ -67,19 +69,19 @@ pub const ROWS: &[Row] = &[
     ),
     same(
         "scontrol show job, waiting",
-        "j=$(wrap -H -J nm -n2 -c2 --mem=10 -t 10 --comment=hello --wrap true); scontrol show job $j | sed 's/Sid=[^ ]*/Sid=x/'",
+        "j=$(wrap -H -J nm -n2 -c2 --mem=10 -t 10 --comment=hello --wrap true); scontrol show job $j | sed 's/Sid=[^ ]*/Sid=x/; s/AccrueTime=.*/AccrueTime=x/'",
     ),
     same(
         "scontrol show job, running",
-        "j=$(wrap -J nm -n2 --mem=100 --wrap 'sleep 100'); runs $j; scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/; s/Sid=[^ ]*/Sid=x/'",
+        "j=$(wrap -J nm -n2 --mem=100 --wrap 'sleep 100'); runs $j; scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/; s/Sid=[^ ]*/Sid=x/; s/AccrueTime=.*/AccrueTime=x/'",
     ),
     same(
         "scontrol show job, over",
-        "printf '#!/bin/sh\\nexit 3\\n' >s.sh; j=$(job --mem=100 -o out -e err s.sh a b); ended $j; scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/; s/Sid=[^ ]*/Sid=x/'",
+        "printf '#!/bin/sh\\nexit 3\\n' >s.sh; j=$(job --mem=100 -o out -e err s.sh a b); ended $j; scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/; s/Sid=[^ ]*/Sid=x/; s/AccrueTime=.*/AccrueTime=x/'",
     ),
     same(
         "scontrol show job of an srun",
-        "srun -J shown -n1 -c2 --mem=100 bash -c 'touch up; sleep 100' 2>/dev/null & p=$!; there up; j=$(squeue -h -n shown -u $(id -un) -o %i); scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/; s/Sid=[^ ]*/Sid=x/'; kill $p; wait $p; rm up",
+        "srun -J shown -n1 -c2 --mem=100 bash -c 'touch up; sleep 100' 2>/dev/null & p=$!; there up; j=$(squeue -h -n shown -u $(id -un) -o %i); scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/; s/Sid=[^ ]*/Sid=x/; s/AccrueTime=.*/AccrueTime=x/'; kill $p; wait $p; rm up",
     ),
     same(
         "scontrol show job of an array",
@@ -93,9 +95,16 @@ pub const ROWS: &[Row] = &[
         "scontrol write batch_script",
         "j=$(wrap -H --wrap 'echo hi'); scontrol write batch_script $j -; scontrol write batch_script $j f.sh >/dev/null; cat f.sh; rm f.sh",
     ),
-    same(
+    differing(
         "scontrol show partition",
         "scontrol show partition; scontrol show partition nosuch; echo $?; scontrol show node nosuch; echo $?",
+        &[but(
+            &[
+                "   MaxNodes=UNLIMITED MaxTime=UNLIMITED MinNodes=0 LLN=NO MaxCPUsPerNode=UNLIMITED MaxCPUsPerSocket=UNLIMITED",
+            ],
+            &["   MaxNodes=1 MaxTime=UNLIMITED MinNodes=0 LLN=NO MaxCPUsPerNode=UNLIMITED MaxCPUsPerSocket=UNLIMITED"],
+            "A machine is one node.",
+        )],
     ),
     same(
         "sinfo",

@@ -138,9 +138,8 @@ fn observe(cluster: &Cluster, user: &'static str, row: &Row, under_berth: bool) 
     let mut add = |sign: &str, lines: &str| {
         let lines = lines.replace(&place, "HERE").replace(user, "USER");
         let lines = lines.replace(&numeric_id(user), "USERID");
-        let kept: Vec<&str> = lines.lines().filter(|line| !is_of_waiting(line)).collect();
-        let normal = jobs.normalize(&kept.join("\n"));
-        let mut normal: Vec<&str> = normal.lines().collect();
+        let kept = lines.lines().filter(|line| !is_of_waiting(line));
+        let mut normal: Vec<String> = kept.map(|line| jobs.normalize(line)).collect();
         if sign == STDERR {
             // Slurm's processes write there side by side.
             normal.sort_unstable();
