@@ -36,6 +36,21 @@ pub struct Request {
     /// It is put back into the queue instead of ended.
     #[serde(default)]
     pub requeue: bool,
+    /// Output is written into the pipes `attach.N.out` and `attach.N.err`, too, where this is N; nothing else is asked then.
+    #[serde(default)]
+    pub attach: Option<u32>,
+}
+
+impl Request {
+    /// To end it.
+    pub fn end(uid: u32) -> Request {
+        Request { uid, signal: None, batch: false, full: false, requeue: false, attach: None }
+    }
+
+    /// To send it a signal.
+    pub fn signal(uid: u32, number: i32) -> Request {
+        Request { signal: Some(number), ..Request::end(uid) }
+    }
 }
 
 /// Whom it is for.
@@ -146,7 +161,7 @@ mod tests {
         let id = queue.new_id(&queue.lock().unwrap()).unwrap();
         let job = Inbox::open(&queue.directory(id), &[To::Job]);
         let step = Inbox::open(&queue.directory(id), &[To::Step(StepId::Number(1))]);
-        let request = Request { uid: 1, signal: Some(10), batch: false, full: false, requeue: false };
+        let request = Request::signal(1, 10);
         ask(&queue, id, To::Job, &request).unwrap();
         assert_eq!(step.take(&[]), []);
         assert_eq!(job.take(&[]), [request]);

@@ -25,6 +25,7 @@ pub mod process;
 pub mod queue;
 pub mod record;
 pub mod salloc;
+pub mod sattach;
 pub mod sbatch;
 pub mod scancel;
 pub mod show;

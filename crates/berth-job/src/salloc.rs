@@ -114,7 +114,9 @@ impl Salloc {
             let numbers = signals.take();
             let ended = numbers.iter().any(|number| [libc::SIGTERM, libc::SIGHUP].contains(number));
             let why = match inbox.take(&numbers).first() {
-                Some(request) if request.signal.is_none_or(|number| number == libc::SIGKILL) => {
+                Some(request)
+                    if request.attach.is_none() && request.signal.is_none_or(|number| number == libc::SIGKILL) =>
+                {
                     eprintln!("salloc: Job allocation {} has been revoked.", job.id);
                     Some(Revoked::Cancelled(request.uid))
                 }
@@ -175,7 +177,7 @@ enum Revoked {
 
 /// Has the steps of a job that run end, or send a signal to their tasks.
 fn signal_steps(queue: &Queue, job: &Job, signal: Option<i32>) -> Result<()> {
-    let request = Asked { uid: job.uid, signal, batch: false, full: false, requeue: false };
+    let request = Asked { signal, ..Asked::end(job.uid) };
     for step in queue.steps(job.id)?.iter().filter(|step| !step.state.is_over() && step.id != StepId::Batch) {
         control::ask(queue, job.id, To::Step(step.id), &request)?;
     }

@@ -170,7 +170,7 @@ pub fn requeue(queue: &Queue, id: u32) -> Result<()> {
             keeper::ensure(queue)
         }
         _ => {
-            let request = Request { uid: job.uid, signal: None, batch: false, full: false, requeue: true };
+            let request = Request { requeue: true, ..Request::end(job.uid) };
             control::ask(queue, id, To::Job, &request)
         }
     }

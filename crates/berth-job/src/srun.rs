@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::batch::keeper;
 use crate::control::{self, Inbox, To};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
@@ -18,7 +19,7 @@ use crate::process::Process;
 use crate::queue::Queue;
 use crate::queue::active::Entry;
 use crate::record::{Allocation, Exit, Job, Reason, State, Step, StepId};
-use crate::step::{Container, Ended, Input, Launch, Outcome, Output, Signals, Sink, open_output};
+use crate::step::{Contained, Container, Ended, Input, Launch, Outcome, Output, Signals, Sink, open_output};
 use crate::submit::{self, Refusal};
 use crate::{step, time};
 
@@ -32,7 +33,7 @@ pub struct Srun<'a> {
     /// The machine.
     pub node: Node,
     /// Makes the container of a step, where one is asked for.
-    pub container: &'a mut dyn FnMut(&Job, &Step) -> std::result::Result<Option<Box<dyn Container>>, String>,
+    pub container: &'a mut dyn FnMut(&Job, &Step) -> Contained,
 }
 
 /// How a call ended: an exit code, or why nothing was started.
@@ -77,6 +78,7 @@ impl Srun<'_> {
         }
         job.ended = Some(time::now());
         queue.finish(&job).map_err(|e| refused(&e))?;
+        look_after(&queue);
         if job.state == State::Timeout {
             eprintln!("srun: Force Terminated job {}", job.id);
         }
@@ -110,6 +112,7 @@ impl Srun<'_> {
         }
         let step = self.claim(&queue, &job, &held, wanted as usize).map_err(|e| refused(&e))?;
         let outcome = self.launch(&queue, &job, step, false)?;
+        look_after(&queue);
         Ok(outcome.exit().shell_code())
     }
 
@@ -300,6 +303,12 @@ impl Srun<'_> {
             other => refused(&other),
         })
     }
+}
+
+/// What a task has submitted is none of the step's, but the keeper that was being started for it may have looked like it.
+fn look_after(queue: &Queue) {
+    // Whoever looks at the queue next tries again.
+    let _ = keeper::ensure(queue);
 }
 
 /// When the step's time is over: its own limit, or, where the job is its own, the job's.

@@ -38,6 +38,7 @@ pub struct JobVerb {
 pub static JOB_VERBS: &[JobVerb] = &[
     JobVerb { name: "sacct", about: "Show what became of jobs and steps, as Slurm's sacct", run: commands::sacct::main },
     JobVerb { name: "salloc", about: "Run a command, or a shell, with resources held for it, as Slurm's salloc", run: commands::salloc::main },
+    JobVerb { name: "sattach", about: "Watch the output of a step that runs, as Slurm's sattach", run: commands::sattach::main },
     JobVerb { name: "sbatch", about: "Submit a script as a job, as Slurm's sbatch", run: commands::sbatch::main },
     JobVerb { name: "scancel", about: "End jobs and steps or send them signals, as Slurm's scancel", run: commands::scancel::main },
     JobVerb { name: "scontrol", about: "Show, hold, release and requeue jobs, as Slurm's scontrol", run: commands::scontrol::main },

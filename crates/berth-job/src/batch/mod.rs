@@ -18,7 +18,7 @@ mod wait;
 
 use crate::node::Node;
 use crate::record::{Job, Step};
-use crate::step::Container;
+use crate::step::Contained;
 
 /// What the engine needs of the command that it is part of.
 #[derive(Clone, Copy)]
@@ -27,5 +27,5 @@ pub struct Hooks {
     /// The machine, its GPUs included.
     pub node: fn() -> Node,
     /// Makes the container of a batch script, where one is asked for.
-    pub container: fn(&Job, &Step) -> Result<Option<Box<dyn Container>>, String>,
+    pub container: fn(&Job, &Step) -> Contained,
 }

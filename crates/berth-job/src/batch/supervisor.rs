@@ -48,7 +48,8 @@ pub fn run(queue: &Queue, id: u32, hooks: Hooks, keeper: &Alive) -> Result<()> {
         early_signal_sent: false,
     };
     supervisor.watch(&signals, &inbox, keeper)?;
-    supervisor.finish()
+    supervisor.finish()?;
+    keeper.replace(queue)
 }
 
 /// The script's process.
@@ -161,8 +162,10 @@ impl Supervisor<'_> {
 
     fn requests(&mut self, inbox: &Inbox, signals: &[i32]) {
         for request in inbox.take(signals) {
-            let Request { uid, signal, batch, full, requeue } = request;
+            let Request { uid, signal, batch, full, requeue, attach } = request;
             match signal {
+                // A script's output is in its files.
+                _ if attach.is_some() => {}
                 _ if requeue => self.end(End::Requeue, " DUE TO JOB REQUEUE"),
                 None => self.end(End::Cancelled(uid), ""),
                 Some(libc::SIGKILL) if !batch => {
@@ -227,7 +230,7 @@ impl Supervisor<'_> {
 
     /// Has the steps that run send a signal to their tasks.
     fn send_steps(&self, number: i32) {
-        let request = Request { uid: self.job.uid, signal: Some(number), batch: false, full: false, requeue: false };
+        let request = Request::signal(self.job.uid, number);
         for step in self.queue.steps(self.job.id).unwrap_or_default() {
             if !step.state.is_over() && step.id != StepId::Batch {
                 let _ = control::ask(self.queue, self.job.id, To::Step(step.id), &request);

@@ -63,11 +63,11 @@ mod tests {
 
     #[test]
     fn a_child_that_ended_tells_how_before_and_after_it_was_waited_for() {
-        let child = std::process::Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+        let mut child = std::process::Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
         let descriptor = crate::process::open(child.id()).unwrap();
         assert_eq!(peek_status(child.id()), Some(7 << 8));
         assert_eq!(zombie_exit(child.id()), Some(7 << 8));
-        assert_eq!(crate::step::wait(child.id()), Some(7 << 8));
+        assert_eq!(child.wait().unwrap().code(), Some(7));
         assert_eq!(zombie_exit(child.id()), None);
         // Only a new kernel knows, and it knows right.
         assert!(kernel_exit(&descriptor).is_none_or(|status| status == 7 << 8));

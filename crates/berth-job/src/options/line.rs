@@ -74,8 +74,7 @@ fn parse_long(verb: Verb, text: &str, rest: &mut Words<'_>) -> Result<Typed, Mis
 }
 
 fn parse_letters(verb: Verb, letters: &str, rest: &mut Words<'_>, typed: &mut Vec<Typed>) -> Result<(), Mistake> {
-    let mut at = letters.char_indices();
-    while let Some((start, letter)) = at.next() {
+    for (start, letter) in letters.char_indices() {
         let Some(row) = table::of(verb).find(|row| row.letter == letter) else {
             return Err(plain(format!("{}: invalid option -- '{letter}'", verb.name())));
         };
@@ -158,7 +157,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn line(verb: Verb, text: &str) -> Result<(Vec<(String, String)>, Vec<String>), Mistake> {
+    type Taken = (Vec<(String, String)>, Vec<String>);
+
+    fn line(verb: Verb, text: &str) -> Result<Taken, Mistake> {
         let words: Vec<OsString> = text.split(' ').map(OsString::from).collect();
         let (typed, rest) = parse(verb, &words)?;
         let typed = typed.into_iter().map(|t| (t.name.to_owned(), t.value.unwrap_or_default())).collect();

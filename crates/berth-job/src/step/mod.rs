@@ -4,8 +4,9 @@
 //! step when its time is over. The tasks are in process groups of their own, so that a signal of the terminal reaches
 //! `srun` alone and is passed on by Slurm's rules; and the kernel kills them if `srun` is killed.
 
+pub mod attach;
 mod input;
-mod output;
+pub mod output;
 mod pty;
 mod report;
 mod run;
@@ -34,6 +35,9 @@ pub trait Container {
     /// In a task; may change its environment. The error has all its lines.
     fn enter(&mut self, environment: &mut Environment) -> Result<(), String>;
 }
+
+/// A step's container, if it has one, or what is wrong with what was asked for.
+pub type Contained = Result<Option<Box<dyn Container>>, String>;
 
 /// Where standard input comes from.
 #[derive(Debug)]

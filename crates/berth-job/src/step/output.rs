@@ -23,9 +23,15 @@ pub enum Sink {
     File(OwnedFd),
 }
 
-impl Sink {
+/// What takes output.
+pub trait Take {
+    /// Takes all of it.
+    fn write(&self, bytes: &[u8]);
+}
+
+impl Take for Sink {
     /// Writes all of it. Where nobody reads any more, it is lost, and the tasks go on.
-    pub fn write(&self, mut bytes: &[u8]) {
+    fn write(&self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let written = match self {
                 Sink::Output => rustix::io::write(rustix::stdio::stdout(), bytes),
@@ -93,7 +99,7 @@ impl Stream {
     }
 
     /// Reads what there is and hands it on. Returns whether there may be more right now.
-    pub fn pass_on(&mut self, sink: &Sink) -> bool {
+    pub fn pass_on(&mut self, sink: &dyn Take) -> bool {
         let Some(pipe) = &self.pipe else { return false };
         let mut buffer = [0; 32 << 10];
         match rustix::io::read(pipe, &mut buffer) {
@@ -111,12 +117,12 @@ impl Stream {
     }
 
     /// Reads all that is left without waiting for who still has the other end.
-    pub fn drain(&mut self, sink: &Sink) {
+    pub fn drain(&mut self, sink: &dyn Take) {
         while self.pass_on(sink) {}
         self.finish(sink);
     }
 
-    fn take(&mut self, bytes: &[u8], sink: &Sink) {
+    fn take(&mut self, bytes: &[u8], sink: &dyn Take) {
         if self.muted {
             return;
         }
@@ -130,7 +136,7 @@ impl Stream {
         self.write(&ready, sink);
     }
 
-    fn write(&self, lines: &[u8], sink: &Sink) {
+    fn write(&self, lines: &[u8], sink: &dyn Take) {
         let Some(label) = &self.label else { return sink.write(lines) };
         let mut text = Vec::with_capacity(lines.len() + 16);
         for line in lines.split_inclusive(|&byte| byte == b'\n') {
@@ -143,7 +149,7 @@ impl Stream {
         sink.write(&text);
     }
 
-    fn finish(&mut self, sink: &Sink) {
+    fn finish(&mut self, sink: &dyn Take) {
         self.pipe = None;
         let rest = std::mem::take(&mut self.held);
         self.write(&rest, sink);

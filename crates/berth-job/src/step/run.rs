@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::input::Relay;
 use super::output::{Sink, Stream};
-use super::{Ended, Input, Launch, Outcome, Output, Usage, pty, report, task};
+use super::{Ended, Input, Launch, Outcome, Output, Usage, attach, pty, report, task};
 use crate::control::{Inbox, To, WAKE};
 use crate::error::{Error, Result};
 use crate::record::{Exit, StepId};
@@ -119,6 +119,7 @@ struct Running<'a> {
     wait_until: Option<Instant>,
     interrupted: Option<Instant>,
     early_signal_sent: bool,
+    attached: Vec<attach::Listener>,
     usage: Usage,
 }
 
@@ -191,6 +192,7 @@ impl<'a> Running<'a> {
             wait_until: None,
             interrupted: None,
             early_signal_sent: false,
+            attached: Vec::new(),
             usage: Usage::default(),
         })
     }
@@ -228,7 +230,8 @@ impl<'a> Running<'a> {
         }
         for (_, at) in of_streams {
             let stream = &mut self.streams[at];
-            stream.pass_on(sink_of(&self.launch, stream.is_error));
+            let sink = sink_of(&self.launch, stream.is_error);
+            stream.pass_on(&attach::Copied::new(sink, &mut self.attached, stream.is_error));
         }
         if of_source.is_some() {
             self.input.read();
@@ -293,6 +296,10 @@ impl<'a> Running<'a> {
 
     fn requests(&mut self, inbox: &Inbox, signals: &[i32]) {
         for request in inbox.take(signals) {
+            if let Some(number) = request.attach {
+                self.attached.extend(attach::Listener::open(&self.launch.requests, number));
+                continue;
+            }
             match request.signal {
                 Some(number) if number != libc::SIGKILL => self.send(number),
                 other => {
@@ -419,7 +426,8 @@ impl<'a> Running<'a> {
     fn finish(mut self) -> Outcome {
         kill_children(&mut self.usage);
         for stream in &mut self.streams {
-            stream.drain(sink_of(&self.launch, stream.is_error));
+            let sink = sink_of(&self.launch, stream.is_error);
+            stream.drain(&attach::Copied::new(sink, &mut self.attached, stream.is_error));
         }
         drop(self.terminal.take());
         self.tell();

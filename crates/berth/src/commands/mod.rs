@@ -16,6 +16,7 @@ pub mod run;
 pub mod runtime;
 pub mod sacct;
 pub mod salloc;
+pub mod sattach;
 pub mod sbatch;
 pub mod scancel;
 pub mod scontrol;

@@ -149,11 +149,10 @@ fn run(asked: &Asked) -> u8 {
         }
     };
     let request = Request {
-        uid: rustix::process::getuid().as_raw(),
         signal: asked.signal,
         batch: asked.batch,
         full: asked.full,
-        requeue: false,
+        ..Request::end(rustix::process::getuid().as_raw())
     };
     let mut targets = asked.targets.clone();
     if targets.is_empty() {

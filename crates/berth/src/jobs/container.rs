@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use berth_job::environment::Environment;
 use berth_job::queue::Queue;
 use berth_job::record::{Job, Step, StepId};
-use berth_job::step::Container;
+use berth_job::step::{Contained, Container};
 use berth_slurm::request::Request;
 use berth_slurm::task::{self, Call, Change};
 
@@ -31,7 +31,7 @@ struct StepContainer {
 }
 
 /// The container that a step asks for, if it does.
-pub fn of(job: &Job, step: &Step) -> Result<Option<Box<dyn Container>>, String> {
+pub fn of(job: &Job, step: &Step) -> Contained {
     let mut request = Request::default();
     for argument in &step.container {
         request.set_argument(argument).map_err(|e| format!("pyxis: {e}"))?;

@@ -23,7 +23,8 @@ chapter!("jobs",
         dependencies_are_kept,
         nothing_of_a_job_is_left_running,
         a_job_can_submit_another_that_outlives_it,
-        a_link_by_the_name_of_a_command_is_that_command;
+        a_link_by_the_name_of_a_command_is_that_command,
+        sattach_shows_what_a_step_writes;
     [Need::Root]:
         other_users_see_nothing;
     [REGISTRY, Need::Namespaces]:
@@ -237,4 +238,26 @@ fn tasks_and_scripts_run_in_containers() {
     world.berth(&["sbatch", "-W", "job.sh"]).fails(4);
     let said = std::fs::read_to_string(world.fixture.path("work/inside")).expect("output");
     assert_eq!(said, "/bin/busybox\n");
+}
+
+fn sattach_shows_what_a_step_writes() {
+    let world = World::new();
+    let script = "while [ ! -e go ]; do echo tick; sleep 0.05; done; echo out; echo err >&2; exit 3";
+    let mut command = world.command(&["srun", "sh", "-c", script]);
+    let mut srun = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a start");
+    wait_for("the step", || {
+        std::fs::read_to_string(world.queue().join("jobs/1/step.0.json")).is_ok_and(|step| step.contains("RUNNING"))
+    });
+    let seen = world.fixture.write("work/seen", "");
+    let told = world.fixture.write("work/told", "");
+    let file = |path: &std::path::Path| std::fs::OpenOptions::new().write(true).open(path).expect("a file");
+    let mut command = world.command(&["sattach", "1.0"]);
+    let mut sattach = command.stdout(file(&seen)).stderr(file(&told)).spawn().expect("a start");
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).expect("output");
+    wait_for("output of the step", || read(&seen).contains("tick\n"));
+    std::fs::write(world.fixture.path("work/go"), "").expect("a file");
+    let (status, _) = process::wait(&mut sattach, std::time::Duration::from_secs(60)).expect("an end");
+    let _ = srun.wait();
+    assert_eq!(status.code(), Some(3));
+    assert!(read(&seen).ends_with("tick\nout\n") && read(&told) == "err\n", "{} {}", read(&seen), read(&told));
 }
