@@ -94,7 +94,10 @@ impl Environment {
             self.0.retain(|(name, _)| is_slurms(name) || parts.iter().any(|part| name == part));
         }
         for part in &parts {
-            if let Some((name, value)) = part.split_once('=') {
+            // As in Slurm, what is set counts more where everything is handed on.
+            if let Some((name, value)) = part.split_once('=')
+                && !(all && self.get(name).is_some())
+            {
                 self.set(name, value);
             }
         }
@@ -170,10 +173,12 @@ impl Environment {
             ("SLURM_JOB_UID", job.uid.to_string()),
             ("SLURM_JOB_USER", job.user.clone()),
             ("SLURM_JOB_GID", job.gid.to_string()),
-            ("SLURM_JOB_GROUP", job.group.clone()),
             ("SLURM_JOB_START_TIME", start.to_string()),
             ("SLURM_JOB_END_TIME", end.to_string()),
             ("SLURM_NODEID", "0".to_owned()),
+            ("SLURM_TOPOLOGY_ADDR", allocation.node.clone()),
+            ("SLURM_TOPOLOGY_ADDR_PATTERN", "node".to_owned()),
+            ("SLURMD_DEBUG", "2".to_owned()),
             ("SLURM_OOM_KILL_STEP", "0".to_owned()),
         ] {
             self.set(name, value);

@@ -46,6 +46,7 @@ impl Salloc {
             eprintln!("{warning}");
         }
         let queue = Queue::open().map_err(|e| refused(&e))?;
+        submit::check_dependencies(&self.request, Verb::Salloc, &queue)?;
         let mut job = submit::job(&self.request, Verb::Salloc, &self.command);
         allocate(&queue, &mut job, &self.node, Verb::Salloc, &self.request)?;
         job.state = State::Running;

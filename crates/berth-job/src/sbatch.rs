@@ -40,7 +40,7 @@ pub struct Batch {
 
 /// The script that `--wrap` makes.
 pub fn wrap(command: &str) -> Vec<u8> {
-    format!("#!/bin/sh\n# This script was created by sbatch --wrap.\n\n{command}\n\n").into_bytes()
+    format!("#!/bin/sh\n# This script was created by sbatch --wrap.\n\n{command}\n").into_bytes()
 }
 
 fn refused(text: impl AsRef<str>) -> Refusal {
@@ -57,6 +57,7 @@ impl Batch {
         let queue = Queue::open().map_err(|e| refused(e.to_string()))?;
         self.request.name.get_or_insert(self.default_name.clone());
         let mut job = submit::job(&self.request, Verb::Sbatch, &self.command);
+        submit::check_dependencies(&self.request, Verb::Sbatch, &queue)?;
         self.check_files(&job)?;
         if self.request.test_only {
             let next = queue.ids().ok().and_then(|ids| ids.last().copied()).unwrap_or(0) + 1;
@@ -118,6 +119,7 @@ impl Batch {
             login_environment(&mut environment);
         }
         environment.set("SLURM_SUBMIT_DIR", submit::directory(None));
+        environment.set("SLURM_UMASK", format!("{:04o}", submit::umask()));
         let lock = queue.lock()?;
         job.id = queue.new_id(&lock)?;
         if let Some(array) = &mut job.array {

@@ -66,6 +66,9 @@ fn cancel_one(queue: &Queue, id: u32, step: Option<StepId>, request: &Request) -
         State::Pending => cancel_waiting(queue, id, request),
         _ if job.state.is_over() => Ok(false),
         _ => {
+            // A step that is cancelled alone gets no time to tidy up.
+            let at_once = Request { signal: request.signal.or(Some(libc::SIGKILL)), ..*request };
+            let request = if step.is_some_and(|step| step != StepId::Batch) { &at_once } else { request };
             control::ask(queue, id, receiver(queue, &job, step)?, request)?;
             Ok(true)
         }

@@ -50,6 +50,7 @@ impl Srun<'_> {
             eprintln!("{warning}");
         }
         let queue = Queue::open().map_err(|e| refused(&e))?;
+        submit::check_dependencies(&self.request, Verb::Srun, &queue)?;
         let mut job = submit::job(&self.request, Verb::Srun, &self.command);
         if self.request.test_only {
             let next = queue.ids().ok().and_then(|ids| ids.last().copied()).unwrap_or(0) + 1;
@@ -97,6 +98,7 @@ impl Srun<'_> {
             return Err(Refusal::error(Verb::Srun, text));
         }
         let held = job.allocation.clone().unwrap_or_default();
+        self.request.cpus_per_task = self.request.cpus_per_task.or(job.resources.cpus_per_task);
         let resources = self.request.resources();
         if self.request.tasks.is_none() && self.request.tasks_per_node.is_none() {
             self.request.tasks = Some(job.resources.tasks.max(1));
@@ -223,13 +225,20 @@ impl Srun<'_> {
         step: &Step,
         owns_job: bool,
     ) -> std::result::Result<Outcome, Refusal> {
+        if self.request.pty && !rustix::termios::isatty(rustix::stdio::stdin()) {
+            eprintln!("srun: error: ioctl(TIOCGWINSZ): Inappropriate ioctl for device");
+            eprintln!("srun: error: Not using a pseudo-terminal, disregarding --pty option");
+            self.request.pty = false;
+        }
         let request = &self.request;
         let tasks = step.tasks.max(1);
         let commands = if request.multi_prog {
             let path = self.command.first().map(PathBuf::from).unwrap_or_default();
-            let text = fs::read_to_string(&path)
-                .map_err(|e| Refusal::error(Verb::Srun, format!("Unable to open {}: {}", path.display(), plain(&e))))?;
-            let commands = multi_prog::parse(&text, tasks).map_err(|e| Refusal::error(Verb::Srun, e))?;
+            let text = fs::read_to_string(&path).map_err(|_| {
+                Refusal::error(Verb::Srun, format!("Could not open multi_prog config file {}", path.display()))
+            })?;
+            let commands = multi_prog::parse(&text, tasks, &path.display().to_string())
+                .map_err(|e| Refusal::error(Verb::Srun, e))?;
             commands.into_iter().map(|words| words.into_iter().map(OsString::from).collect()).collect()
         } else {
             vec![self.command.clone()]
@@ -244,8 +253,15 @@ impl Srun<'_> {
         if let Some(count) = request.cpus_per_task {
             environment.set("SLURM_CPUS_PER_TASK", count.to_string());
         }
-        environment.set("SLURM_UMASK", format!("{:04o}", umask()));
+        environment.set("SLURM_UMASK", format!("{:04o}", submit::umask()));
         environment.set("SLURM_PRIO_PROCESS", "0");
+        environment.set("SLURM_DISTRIBUTION", if owns_job { "block" } else { "cyclic" });
+        environment.set("SRUN_DEBUG", "3");
+        if owns_job {
+            environment.set("SLURM_JOB_GROUP", &job.group);
+        } else {
+            environment.unset("SLURM_JOB_GROUP");
+        }
         environment.set(lost::MARK, lost::mark(job));
         let names = Names {
             job: job.id,
@@ -516,14 +532,4 @@ fn plain(error: &std::io::Error) -> String {
 
 fn directory_here() -> PathBuf {
     submit::directory(None)
-}
-
-#[allow(unsafe_code)]
-fn umask() -> u32 {
-    // SAFETY: numbers; there is no other thread that could make a file in between.
-    unsafe {
-        let mask = libc::umask(0o077);
-        libc::umask(mask);
-        mask
-    }
 }

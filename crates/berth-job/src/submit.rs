@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::node::{self, Node};
 use crate::options::array;
 use crate::options::{Request, Verb};
+use crate::queue::Queue;
 use crate::queue::active::Entry;
 use crate::queue::schedule;
 use crate::record::{Array, Exit, Job, Kind, PARTITION, Reason, State};
@@ -147,7 +148,7 @@ pub fn job(request: &Request, verb: Verb, command: &[OsString]) -> Job {
         dependency: request.dependency.clone().unwrap_or_default(),
         begin: request.begin,
         held: request.hold,
-        requeue: request.requeue.unwrap_or(false),
+        requeue: request.requeue.unwrap_or(true),
         restarts: 0,
         comment: request.comment.clone(),
         account: request.account.clone(),
@@ -206,4 +207,31 @@ fn submit_line() -> String {
 pub fn directory(named: Option<&str>) -> PathBuf {
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/tmp"));
     named.map_or(here.clone(), |named| here.join(named))
+}
+
+/// Refuses to depend on a job that never was.
+pub fn check_dependencies(request: &Request, verb: Verb, queue: &Queue) -> Result<(), Refusal> {
+    let list = request.dependencies().unwrap_or_default().list;
+    if list.iter().all(|one| queue.job(one.job).is_ok()) {
+        return Ok(());
+    }
+    Err(Refusal::controller(verb, "Job dependency problem"))
+}
+
+/// The mask of new files' modes.
+#[allow(unsafe_code)]
+pub fn umask() -> u32 {
+    // SAFETY: numbers; there is no other thread that could make a file in between.
+    unsafe {
+        let mask = libc::umask(0o077);
+        libc::umask(mask);
+        mask
+    }
+}
+
+/// Sets it.
+#[allow(unsafe_code)]
+pub fn set_umask(mask: u32) {
+    // SAFETY: a number.
+    unsafe { libc::umask(mask & 0o777) };
 }

@@ -181,7 +181,7 @@ pub fn mistaken(verb: Verb, mistake: &line::Mistake) -> Refusal {
     let mut lines = vec![mistake.text.clone()];
     lines.extend(mistake.nearest.as_ref().map(|nearest| format!("{name}: did you mean '{nearest}'?")));
     lines.push(format!("Try \"{name} --help\" for more information"));
-    Refusal { lines, code: if verb == Verb::Srun { 255 } else { 1 } }
+    Refusal { lines, code: 255 }
 }
 
 /// A value that means nothing.

@@ -14,7 +14,7 @@ use crate::options::pattern::{self, Names};
 use crate::queue::read_file;
 use crate::record::Job;
 use crate::step::{become_command, open_output, reset_signals};
-use crate::{lost, step};
+use crate::{lost, step, submit};
 
 /// In the child: becomes the script. Comes back with an exit code where it cannot.
 pub fn become_script(
@@ -39,6 +39,9 @@ pub fn become_script(
     let bytes = read_file(&submitted.join("environment")).ok().flatten().unwrap_or_default();
     let mut environment = Environment::from_bytes(&bytes);
     environment.set_job(job);
+    if let Some(mask) = environment.get("SLURM_UMASK").and_then(|text| u32::from_str_radix(text.to_str()?, 8).ok()) {
+        submit::set_umask(mask);
+    }
     environment.set_node(job, job.allocation.as_ref().map_or(1, |allocation| allocation.cpus.len()));
     for (name, value) in [
         ("ENVIRONMENT", "BATCH"),

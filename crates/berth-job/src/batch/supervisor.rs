@@ -190,8 +190,9 @@ impl Supervisor<'_> {
         self.ended = Some(why);
         let (id, node, now) = (self.job.id, &self.node.name, time::local(time::now()));
         self.tell(&format!("slurmstepd-{node}: error: *** JOB {id} ON {node} CANCELLED AT {now}{because} ***\n"));
-        self.send_all(libc::SIGCONT);
-        self.send_all(libc::SIGTERM);
+        self.send_script(libc::SIGCONT);
+        self.send_script(libc::SIGTERM);
+        self.ask_steps(&Request::end(self.job.uid));
         self.kill_at = Some(Instant::now() + Duration::from_secs(self.node.kill_wait));
     }
 
@@ -230,10 +231,13 @@ impl Supervisor<'_> {
 
     /// Has the steps that run send a signal to their tasks.
     fn send_steps(&self, number: i32) {
-        let request = Request::signal(self.job.uid, number);
+        self.ask_steps(&Request::signal(self.job.uid, number));
+    }
+
+    fn ask_steps(&self, request: &Request) {
         for step in self.queue.steps(self.job.id).unwrap_or_default() {
             if !step.state.is_over() && step.id != StepId::Batch {
-                let _ = control::ask(self.queue, self.job.id, To::Step(step.id), &request);
+                let _ = control::ask(self.queue, self.job.id, To::Step(step.id), request);
             }
         }
     }
@@ -310,7 +314,9 @@ impl Supervisor<'_> {
         let steps = self.queue.steps(self.job.id)?;
         let of_steps: Vec<Exit> = steps.iter().filter(|step| step.id != StepId::Batch).map(|step| step.exit).collect();
         self.job.derived_exit = step::highest(&of_steps);
-        if state == State::Requeued || (state == State::NodeFail && self.job.requeue) {
+        // Slurm puts every job back that a machine has lost. Without being asked, none is run again here.
+        let is_typed = self.job.other.contains_key("requeue");
+        if state == State::Requeued || (state == State::NodeFail && is_typed) {
             started::remove(&self.directory, self.job.restarts);
             self.queue.put_back(&mut self.job)?;
         } else {

@@ -11,7 +11,7 @@
 use super::array;
 
 /// What of a file each task runs.
-pub fn parse(text: &str, tasks: u32) -> Result<Vec<Vec<String>>, String> {
+pub fn parse(text: &str, tasks: u32, name: &str) -> Result<Vec<Vec<String>>, String> {
     let mut commands: Vec<Option<Vec<String>>> = vec![None; tasks as usize];
     let joined = text.replace("\\\n", " ");
     for (at, line) in joined.lines().enumerate() {
@@ -26,8 +26,10 @@ pub fn parse(text: &str, tasks: u32) -> Result<Vec<Vec<String>>, String> {
         let set: Vec<u32> = if list == "*" {
             (0..tasks).filter(|&task| commands[task as usize].is_none()).collect()
         } else {
-            array::parse_set(list)
-                .ok_or_else(|| format!("Invalid task range specification (line {}): {list}", at + 1))?
+            array::parse_set(list).ok_or_else(|| {
+                let line = at + 1;
+                format!("Invalid task range specification ({list})\nLine {line} of configuration file {name} invalid")
+            })?
         };
         for (offset, &task) in set.iter().enumerate() {
             // Ranks that there are not are ignored, as Slurm does.
@@ -75,7 +77,7 @@ mod tests {
     #[test]
     fn each_task_finds_its_line() {
         let text = "# ranks\n0 echo first\n2-3 sh -c 'echo %t %o'\n* echo \\\n rest\n";
-        let commands = parse(text, 5).unwrap();
+        let commands = parse(text, 5, "conf").unwrap();
         assert_eq!(commands[0], ["echo", "first"]);
         assert_eq!(commands[3], ["sh", "-c", "echo 3 1"]);
         assert_eq!(commands[4], ["echo", "rest"]);
@@ -83,16 +85,16 @@ mod tests {
 
     #[test]
     fn a_task_without_a_line_and_a_line_without_a_program_are_told() {
-        assert!(parse("0 echo", 2).unwrap_err().contains("task id 1"));
-        assert!(parse("0", 1).unwrap_err().contains("line 1"));
-        assert!(parse("x echo", 1).is_err());
-        assert!(parse("0 a\n0 b", 1).is_err());
+        assert!(parse("0 echo", 2, "conf").unwrap_err().contains("task id 1"));
+        assert!(parse("0", 1, "conf").unwrap_err().contains("line 1"));
+        assert!(parse("x echo", 1, "conf").is_err());
+        assert!(parse("0 a\n0 b", 1, "conf").is_err());
     }
 
     proptest! {
         #[test]
         fn any_file_is_read_or_refused(text in "([0-9*,-]{0,4} [a-z'\"%]{0,6}\n){0,5}|.{0,40}") {
-            let _ = parse(&text, 4);
+            let _ = parse(&text, 4, "conf");
         }
     }
 }

@@ -256,7 +256,10 @@ impl Request {
             "pty" => self.pty = true,
             "quiet" => self.quiet += 1,
             "quit-on-interrupt" => self.quit_on_interrupt = true,
-            "requeue" => self.requeue = Some(true),
+            "requeue" => {
+                self.requeue = Some(true);
+                self.other.insert(name.to_owned(), String::new());
+            }
             "signal" => self.signal = Some(early_signal(text).ok_or_else(|| invalid(name))?),
             "task-epilog" => self.task_epilog = owned(),
             "task-prolog" => self.task_prolog = owned(),

@@ -346,15 +346,17 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Sends a signal to every task and its process group.
+    /// Sends a signal to every task.
     #[allow(unsafe_code)]
     fn send(&self, number: i32) {
         for (pid, _) in self.pids.iter().zip(&self.exits).filter(|(_, exit)| exit.is_none()) {
             // SAFETY: numbers; a task that was not waited for keeps its number.
             unsafe {
-                if libc::kill(-(*pid as i32), number) != 0 {
-                    libc::kill(*pid as i32, number);
+                // What a task has started is its own to signal, unless there is no other way.
+                if number == libc::SIGKILL {
+                    libc::kill(-(*pid as i32), number);
                 }
+                libc::kill(*pid as i32, number);
             }
         }
     }
@@ -565,7 +567,11 @@ fn become_task(mut launch: Launch<'_>, number: u32, streams: &task::Streams, ter
     let command = launch.commands.get(number as usize).or(launch.commands.first());
     let command = command.map_or(&[][..], Vec::as_slice);
     let error = task::become_command(command, &environment);
-    let name = command.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = match command.first() {
+        Some(word) if word.as_encoded_bytes().contains(&b'/') => launch.directory.join(word).display().to_string(),
+        Some(word) => word.to_string_lossy().into_owned(),
+        None => String::new(),
+    };
     eprintln!("slurmstepd-{node}: error: execve(): {name}: {}", task::reason(&error));
     let _ = streams.input.as_raw_fd();
     task::exit(error.raw_os_error().unwrap_or(1));

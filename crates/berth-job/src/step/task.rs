@@ -158,6 +158,6 @@ fn candidates(program: &OsStr, environment: &Environment) -> Vec<OsString> {
     if program.as_bytes().contains(&b'/') {
         return vec![program.to_owned()];
     }
-    let path = environment.get("PATH").unwrap_or(OsStr::new("/usr/local/bin:/usr/bin:/bin"));
+    let Some(path) = environment.get("PATH") else { return vec![program.to_owned()] };
     std::env::split_paths(path).map(|directory| directory.join(program).into_os_string()).collect()
 }

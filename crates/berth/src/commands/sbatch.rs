@@ -34,7 +34,7 @@ fn run(arguments: &[OsString]) -> Answer {
     jobs::one_part(Verb::Sbatch, &rest)?;
     let (script, default_name, command) = match &request.wrap {
         Some(_) if !rest.is_empty() => {
-            return Err(jobs::fatal(Verb::Sbatch, "Script arguments not permitted with --wrap option"));
+            return Err(Refusal::error(Verb::Sbatch, "Script arguments not permitted with --wrap option"));
         }
         Some(command) => (sbatch::wrap(command), "wrap".to_owned(), vec![OsString::from("wrap")]),
         None => read(rest)?,
