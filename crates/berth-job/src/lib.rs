@@ -14,6 +14,7 @@
 //! * A process is known by its number, its start time and the boot ([`process::Process`]), never by its number alone.
 //! * Nothing polls.
 
+pub mod allocate;
 pub mod batch;
 pub mod control;
 pub mod environment;

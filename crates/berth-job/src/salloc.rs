@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::allocate::allocate;
 use crate::control::{self, Inbox, Request as Asked, To};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
@@ -15,7 +16,7 @@ use crate::options::{Request, Verb};
 use crate::process;
 use crate::queue::Queue;
 use crate::record::{Exit, Job, State, StepId};
-use crate::srun::{Answer, allocate, reason_of};
+use crate::srun::{Answer, reason_of};
 use crate::step::{self, Signals};
 use crate::submit::{self, Refusal};
 use crate::time;

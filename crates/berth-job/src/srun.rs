@@ -3,23 +3,23 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::allocate::allocate;
 use crate::batch::keeper;
-use crate::control::{self, Inbox, To};
+use crate::control;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::lost;
 use crate::node::Node;
-use crate::options::pattern::{self, Names};
+use crate::options::pattern::Names;
 use crate::options::{Request, Verb, multi_prog};
 use crate::process::Process;
 use crate::queue::Queue;
-use crate::queue::active::Entry;
 use crate::record::{Allocation, Exit, Job, Reason, State, Step, StepId};
-use crate::step::{Contained, Container, Ended, Input, Launch, Outcome, Output, Signals, Sink, open_output};
+use crate::step::{Contained, Container, Ended, Launch, Outcome, Output, Sink};
 use crate::submit::{self, Refusal};
 use crate::{step, time};
 
@@ -278,7 +278,8 @@ impl Srun<'_> {
             (Some(named), _) => submit::directory(Some(named)),
             _ => directory_here(),
         };
-        let files = Files { names: &names, directory: &directory, tasks, append: request.append.unwrap_or(false) };
+        let files =
+            step::Files { names: &names, directory: &directory, tasks, append: request.append.unwrap_or(false) };
         let input = files.input(request.input.as_deref(), request.pty)?;
         let output = files.output(request.output.as_deref(), Sink::Output, "stdout")?;
         let error = match (&request.error, &request.output) {
@@ -351,118 +352,6 @@ fn binding(node: &Node, step: &Step, request: &Request) -> Vec<Vec<u32>> {
     cpus.chunks(share).take(tasks).map(<[u32]>::to_vec).collect()
 }
 
-/// Gets a job what it asks for, and waits until it can. Its record is not written yet.
-pub fn allocate(
-    queue: &Queue,
-    job: &mut Job,
-    node: &Node,
-    verb: Verb,
-    request: &Request,
-) -> std::result::Result<(), Refusal> {
-    let told = |e: &Error| Refusal::error(verb, e.to_string());
-    let is_quiet = request.quiet > 0;
-    let lock = queue.lock().map_err(|e| told(&e))?;
-    job.id = queue.new_id(&lock).map_err(|e| told(&e))?;
-    job.supervisor = Some(Process::this());
-    let mut entries = queue.sweep(&lock).map_err(|e| told(&e))?;
-    let near = Some(rustix::thread::sched_getcpu() as u32);
-    entries.push(Entry { owner: job.supervisor.clone(), near, ..Entry::of(job) });
-    if start(queue, job, &mut entries, node) {
-        return queue.write_active(&entries, &lock).map_err(|e| told(&e));
-    }
-    if request.immediate {
-        let _ = fs::remove_dir(queue.directory(job.id));
-        return Err(Refusal::controller(verb, "Unable to allocate resources: Requested nodes are busy"));
-    }
-    let watch = control::watch(queue.root()).map_err(|e| told(&e))?;
-    let written = queue.write_job(job).and_then(|()| queue.write_active(&entries, &lock));
-    written.map_err(|e| told(&e))?;
-    drop(lock);
-    if !is_quiet {
-        if verb == Verb::Salloc {
-            eprintln!("salloc: Pending job allocation {}", job.id);
-        }
-        eprintln!("{}: job {} queued and waiting for resources", verb.name(), job.id);
-    }
-    wait_for_turn(queue, job, node, &watch, verb)?;
-    if !is_quiet {
-        eprintln!("{}: job {} has been allocated resources", verb.name(), job.id);
-    }
-    Ok(())
-}
-
-/// Takes what the job asks for if it is its turn.
-fn start(queue: &Queue, job: &mut Job, entries: &mut [Entry], node: &Node) -> bool {
-    let pass = queue.pass(entries, node);
-    for (entry, reason) in entries.iter_mut().zip(&pass.reasons) {
-        entry.reason = *reason;
-    }
-    let Some(start) = pass.starts.into_iter().find(|start| entries[start.index].id == job.id) else { return false };
-    job.started = Some(time::now());
-    job.allocation = Some(start.allocation);
-    entries[start.index].allocation = job.allocation.clone();
-    entries[start.index].started = job.started;
-    true
-}
-
-fn wait_for_turn(
-    queue: &Queue,
-    job: &mut Job,
-    node: &Node,
-    watch: &OwnedFd,
-    verb: Verb,
-) -> std::result::Result<(), Refusal> {
-    let told = |e: &Error| Refusal::error(verb, e.to_string());
-    let signals = Signals::open().map_err(|e| told(&e))?;
-    let inbox = Inbox::open(&queue.directory(job.id), &[To::Job]);
-    loop {
-        let lock = queue.lock().map_err(|e| told(&e))?;
-        let mut entries = queue.sweep(&lock).map_err(|e| told(&e))?;
-        if !entries.iter().any(|entry| entry.id == job.id) {
-            return Err(Refusal {
-                lines: vec![format!("{}: Job allocation {} has been revoked", verb.name(), job.id)],
-                code: 1,
-            });
-        }
-        if start(queue, job, &mut entries, node) {
-            return queue.write_active(&entries, &lock).map_err(|e| told(&e));
-        }
-        let next = queue.pass(&entries, node).next;
-        // Who watches over a job that runs may be killed without a word.
-        let owners: Vec<OwnedFd> = entries
-            .iter()
-            .filter(|entry| entry.is_running())
-            .filter_map(|entry| entry.owner.as_ref()?.open())
-            .collect();
-        drop(lock);
-        let timeout =
-            next.map(|moment| Timespec { tv_sec: moment.saturating_sub(time::now()).max(1) as _, tv_nsec: 0 });
-        let mut waits =
-            vec![PollFd::new(watch, PollFlags::IN), PollFd::from_borrowed_fd(signals.descriptor(), PollFlags::IN)];
-        waits.extend(owners.iter().map(|owner| PollFd::new(owner, PollFlags::IN)));
-        match poll(&mut waits, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => drop(control::clear(watch)),
-            Err(error) => return Err(told(&Error::system("wait for the job's turn", error))),
-        }
-        let numbers = signals.take();
-        let cancelled = inbox.take(&numbers).into_iter().next().map(|request| request.uid);
-        let ending = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
-        let ended = numbers.iter().any(|number| ending.contains(number));
-        if ended || cancelled.is_some() {
-            job.state = State::Cancelled;
-            job.cancelled_by = cancelled.or(Some(job.uid));
-            job.ended = Some(time::now());
-            queue.finish(job).map_err(|e| told(&e))?;
-            let text = if ended {
-                format!("{}: Job allocation {} has been revoked.", verb.name(), job.id)
-            } else {
-                format!("{}: Force Terminated job {}", verb.name(), job.id)
-            };
-            return Err(Refusal { lines: vec![text], code: 1 });
-        }
-    }
-}
-
 /// Why a job that is over ended so.
 pub fn reason_of(state: State, exit: Exit) -> Reason {
     match state {
@@ -473,61 +362,6 @@ pub fn reason_of(state: State, exit: Exit) -> Reason {
         State::Failed => Reason::NonZeroExitCode,
         _ => Reason::None,
     }
-}
-
-/// The files of a step.
-struct Files<'a> {
-    names: &'a Names,
-    directory: &'a Path,
-    tasks: u32,
-    append: bool,
-}
-
-impl Files<'_> {
-    fn each(&self, pattern: &str) -> Vec<PathBuf> {
-        let of = |task| pattern::expand(pattern, &Names { task: Some(task), ..self.names.clone() });
-        (0..self.tasks).map(|task| self.directory.join(of(task))).collect()
-    }
-
-    fn input(&self, pattern: Option<&str>, pty: bool) -> std::result::Result<Input, Refusal> {
-        let own = || -> std::result::Result<OwnedFd, Refusal> {
-            rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
-                .map_err(|e| Refusal::error(Verb::Srun, format!("Could not open stdin: {e}")))
-        };
-        Ok(match pattern {
-            None if pty => Input::Shared(own()?, Some(0)),
-            None | Some("all") => Input::Shared(own()?, None),
-            Some("none") => Input::None,
-            Some(text) if text.parse::<u32>().is_ok() => Input::Shared(own()?, text.parse().ok()),
-            Some(pattern) if pattern::is_per_task(pattern) => Input::Each(self.each(pattern)),
-            Some(pattern) => {
-                let path = self.directory.join(pattern::expand(pattern, self.names));
-                let file = fs::File::open(&path)
-                    .map_err(|e| Refusal::error(Verb::Srun, format!("Could not open stdin file: {}", plain(&e))))?;
-                Input::Shared(file.into(), None)
-            }
-        })
-    }
-
-    fn output(&self, pattern: Option<&str>, own: Sink, what: &str) -> std::result::Result<Output, Refusal> {
-        Ok(match pattern {
-            None | Some("all") => Output::Shared(own, None),
-            Some("none") => Output::None,
-            Some(text) if text.parse::<u32>().is_ok() => Output::Shared(own, text.parse().ok()),
-            Some(pattern) if pattern::is_per_task(pattern) => Output::Each(self.each(pattern), self.append),
-            Some(pattern) => {
-                let path = self.directory.join(pattern::expand(pattern, self.names));
-                let file = open_output(&path, self.append)
-                    .map_err(|e| Refusal::error(Verb::Srun, format!("Could not open {what} file: {}", plain(&e))))?;
-                Output::Shared(Sink::File(file), None)
-            }
-        })
-    }
-}
-
-fn plain(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 fn directory_here() -> PathBuf {

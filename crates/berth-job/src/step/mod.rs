@@ -5,6 +5,8 @@
 //! `srun` alone and is passed on by Slurm's rules; and the kernel kills them if `srun` is killed.
 
 pub mod attach;
+mod children;
+mod files;
 mod input;
 pub mod output;
 mod pty;
@@ -19,9 +21,11 @@ use std::path::PathBuf;
 use crate::environment::Environment;
 use crate::record::{EarlySignal, Exit, State};
 
+pub use children::{Signals, become_subreaper, kill_children};
+pub use files::Files;
 pub use output::{Sink, open_output};
 pub use report::highest;
-pub use run::{Signals, become_subreaper, kill_children, run};
+pub use run::run;
 pub use task::{become_command, become_program, bind, enter_directory, exit, fork, reason, reset_signals, wait};
 
 /// What becomes of a task before its command is started in it: it joins a container.

@@ -1,18 +1,19 @@
 //! The loop: what happens between the start of a step's tasks and their end.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::children::{Signals, become_subreaper, kill_children};
 use super::input::Relay;
 use super::output::{Sink, Stream};
 use super::{Ended, Input, Launch, Outcome, Output, Usage, attach, pty, report, task};
 use crate::control::{Inbox, To, WAKE};
 use crate::error::{Error, Result};
 use crate::record::{Exit, StepId};
-use crate::{time, tree};
+use crate::time;
 
 /// How long endings are collected before they are told, so that tasks that end alike are told together.
 const TOGETHER: Duration = Duration::from_millis(100);
@@ -39,66 +40,6 @@ pub fn run(mut launch: Launch<'_>, step: StepId) -> Result<Outcome> {
         running.turn(&signals, &inbox)?;
     }
     Ok(running.finish())
-}
-
-/// Signals as something to wait for. They are blocked in this process from here on; tasks unblock them.
-#[derive(Debug)]
-pub struct Signals(OwnedFd);
-
-impl Signals {
-    /// All that mean something to `srun`.
-    #[allow(unsafe_code)]
-    pub fn open() -> Result<Signals> {
-        // SAFETY: the set is filled in first, and the descriptor is new and nobody else's.
-        unsafe {
-            let mut set: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&raw mut set);
-            for signal in [
-                libc::SIGCHLD,
-                libc::SIGINT,
-                libc::SIGQUIT,
-                libc::SIGTERM,
-                libc::SIGHUP,
-                libc::SIGUSR1,
-                libc::SIGUSR2,
-                libc::SIGALRM,
-                libc::SIGCONT,
-                libc::SIGWINCH,
-                WAKE,
-            ] {
-                libc::sigaddset(&raw mut set, signal);
-            }
-            libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
-            let descriptor = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
-            if descriptor < 0 {
-                return Err(Error::system("wait for signals", io::Error::last_os_error()));
-            }
-            Ok(Signals(OwnedFd::from_raw_fd(descriptor)))
-        }
-    }
-
-    /// To wait for one.
-    pub fn descriptor(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-
-    /// Those that have come.
-    pub fn take(&self) -> Vec<i32> {
-        let mut numbers = Vec::new();
-        let mut buffer = [0; size_of::<libc::signalfd_siginfo>()];
-        while rustix::io::read(&self.0, &mut buffer).is_ok_and(|count| count == buffer.len()) {
-            // The number is the first field.
-            numbers.push(i32::from_ne_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]));
-        }
-        numbers
-    }
-}
-
-/// What tasks leave behind becomes this process' own.
-#[allow(unsafe_code)]
-pub fn become_subreaper() {
-    // SAFETY: numbers only.
-    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
 }
 
 /// A step that runs.
@@ -443,7 +384,8 @@ impl<'a> Running<'a> {
 }
 
 impl Usage {
-    fn add(&mut self, usage: &libc::rusage) {
+    /// Counts what a child used.
+    pub(super) fn add(&mut self, usage: &libc::rusage) {
         let microseconds = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
         self.user += microseconds(usage.ru_utime);
         self.system += microseconds(usage.ru_stime);
@@ -458,28 +400,6 @@ fn uid() -> u32 {
 fn until(moment: u64) -> Duration {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Duration::from_secs(moment).saturating_sub(since)
-}
-
-/// Ends what tasks have left behind: it has become this process' own, and has no place outside of a step.
-#[allow(unsafe_code)]
-pub fn kill_children(usage: &mut Usage) {
-    loop {
-        let children = tree::children();
-        if children.is_empty() {
-            return;
-        }
-        for child in children {
-            tree::send(child, libc::SIGKILL);
-            let mut status = 0;
-            // SAFETY: room for a status and for what was used.
-            unsafe {
-                let mut used: libc::rusage = std::mem::zeroed();
-                if libc::wait4(child as i32, &raw mut status, 0, &raw mut used) > 0 {
-                    usage.add(&used);
-                }
-            }
-        }
-    }
 }
 
 fn sink_of<'l>(launch: &'l Launch<'_>, is_error: bool) -> &'l Sink {

@@ -31,7 +31,7 @@ fn a_mistake_in_the_line_is_met_with_the_nearest_option() {
     refused(
         &world,
         &["sbatch", "--aray=1", "--wrap", "true"],
-        1,
+        255,
         "sbatch: unrecognized option '--aray=1'\nsbatch: did you mean '--array'?\nTry \"sbatch --help\" for more information\n",
     );
     refused(&world, &["srun", "-n", "0", "true"], 1, "srun: error: Invalid numeric value \"0\" for --ntasks.\n");

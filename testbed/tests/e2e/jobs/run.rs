@@ -109,7 +109,7 @@ fn steps_of_a_job_wait_for_each_others_processors() {
 
 fn ctrl_c_twice_ends_a_step() {
     let world = World::new();
-    let mut command = world.command(&["srun", "sh", "-c", "touch up; sleep 100"]);
+    let mut command = world.command(&["srun", "sh", "-c", "touch up; exec sleep 100"]);
     let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a start");
     world.wait_for_file("work/up");
     process::kill(child.id() as i32, libc::SIGINT);
@@ -242,12 +242,10 @@ fn tasks_and_scripts_run_in_containers() {
 
 fn sattach_shows_what_a_step_writes() {
     let world = World::new();
-    let script = "while [ ! -e go ]; do echo tick; sleep 0.05; done; echo out; echo err >&2; exit 3";
+    let script = "touch up; while [ ! -e go ]; do echo tick; sleep 0.05; done; echo out; echo err >&2; exit 3";
     let mut command = world.command(&["srun", "sh", "-c", script]);
     let mut srun = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a start");
-    wait_for("the step", || {
-        std::fs::read_to_string(world.queue().join("jobs/1/step.0.json")).is_ok_and(|step| step.contains("RUNNING"))
-    });
+    world.wait_for_file("work/up");
     let seen = world.fixture.write("work/seen", "");
     let told = world.fixture.write("work/told", "");
     let file = |path: &std::path::Path| std::fs::OpenOptions::new().write(true).open(path).expect("a file");
