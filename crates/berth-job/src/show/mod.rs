@@ -71,13 +71,16 @@ impl View {
     fn of(mut jobs: Vec<Job>, entries: &[Entry], node: Node) -> View {
         let now = crate::time::now();
         let reasons: BTreeMap<u32, Reason> = entries.iter().map(|entry| (entry.id, entry.reason)).collect();
-        for job in jobs.iter_mut().filter(|job| job.state == State::Pending) {
+        let never_ran = |job: &&mut Job| job.state == State::Cancelled && job.started.is_none();
+        for job in jobs.iter_mut().filter(|job| job.state == State::Pending || never_ran(job)) {
             job.reason = match reasons.get(&job.id) {
                 Some(reason) if *reason != Reason::None => *reason,
                 // Nobody has looked at it yet.
                 _ if job.held => Reason::JobHeldUser,
-                _ if job.begin.is_some_and(|begin| begin > now) => Reason::BeginTime,
-                _ if !job.dependency.is_empty() => Reason::Dependency,
+                _ if job.reason == Reason::None && job.begin.is_some_and(|begin| begin > job.ended.unwrap_or(now)) => {
+                    Reason::BeginTime
+                }
+                _ if job.reason == Reason::None && !job.dependency.is_empty() => Reason::Dependency,
                 _ => job.reason,
             };
         }

@@ -215,7 +215,7 @@ fn show_jobs(line: &Line, name: Option<&str>, mut view: View) -> Answer {
         return Ok(vec!["No jobs in the system".to_owned()]);
     }
     let (one_line, detail) = (line.has("oneliner"), line.has("details"));
-    view.jobs.sort_by_key(|job| facts::order(job));
+    view.jobs.sort_by_key(facts::order);
     Ok(view.jobs.iter().map(|job| trimmed(scontrol::job(job, &view, one_line, detail))).collect())
 }
 

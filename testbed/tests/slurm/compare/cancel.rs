@@ -15,7 +15,7 @@ pub const ROWS: &[Row] = &[
     same("scancel of a job that waits", "j=$(wrap -H --wrap true); scancel $j; echo $?; ended $j; state $j"),
     same(
         "scancel of a step",
-        "j=$(job -o out --wrap 'srun -n1 bash -c \"touch up; sleep 100\"; echo srun ended with $?'); there up; scancel $j.0; ended $j; state $j; rm up",
+        "j=$(job -o out --wrap 'srun -n1 bash -c \"touch up; sleep 100\"; echo srun ended with $?'); there up; scancel $j.0; ended $j; state $j; sort out; rm up out",
     ),
     same(
         "scancel with a signal",
@@ -47,6 +47,6 @@ pub const ROWS: &[Row] = &[
     ),
     same(
         "scontrol requeue",
-        "j=$(job --requeue -o out --open-mode=append --wrap 'echo run $SLURM_RESTART_COUNT; touch up; [ -n \"$SLURM_RESTART_COUNT\" ] || sleep 100'); there up; scontrol requeue $j; echo $?; until [ $(squeue -h -j $j -o %T) != COMPLETING ]; do sleep 0.1; done; squeue -h -j $j -o '%T %r'; scontrol show job $j | grep -oE 'Restarts=[0-9]*'; scancel $j; ended $j; rm up",
+        "j=$(job --requeue -o out --open-mode=append --wrap 'echo run $SLURM_RESTART_COUNT; touch up; [ -n \"$SLURM_RESTART_COUNT\" ] || sleep 100'); there up; scontrol requeue $j; echo $?; until scontrol show job $j | grep -o Restarts=1; do sleep 0.1; done; scancel $j; ended $j; rm -f up out",
     ),
 ];

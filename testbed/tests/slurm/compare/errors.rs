@@ -1,6 +1,8 @@
 //! Lines that are wrong, and requests that cannot be met.
 
 use super::row::Row;
+use super::row::but;
+use super::row::differing;
 use super::row::same;
 
 pub const ROWS: &[Row] = &[
@@ -17,7 +19,18 @@ pub const ROWS: &[Row] = &[
         "more CPUs than there are",
         "srun -n 100 true; echo $?; srun -c 100 true; echo $?; sbatch -n 100 --wrap true; echo $?; salloc -n 100 true; echo $?",
     ),
-    same("more nodes than there are", "srun -N2 true; echo $?; sbatch -N2 --wrap true; echo $?"),
+    differing(
+        "more nodes than there are",
+        "srun -N2 true; echo $?; sbatch -N2 --wrap true; echo $?",
+        &[but(
+            &[],
+            &[
+                "stderr: sbatch: error: this machine is one node: more of them are where Slurm runs, with the same command line",
+                "stderr: srun: error: this machine is one node: more of them are where Slurm runs, with the same command line",
+            ],
+            "berth adds where such a job can run.",
+        )],
+    ),
     same(
         "more memory than there is",
         "srun --mem=100G true; echo $?; sbatch --mem=100G --wrap true; echo $?; srun --mem-per-cpu=100G true; echo $?",

@@ -19,7 +19,7 @@ pub const ROWS: &[Row] = &[
     ),
     same(
         "scancel of an element",
-        "j=$(job --array=1-3%1 -o /dev/null --wrap 'sleep 30'); runs ${j}_1; scancel ${j}_2; squeue -h -r -j $j -S i -o '%K %T'; scancel $j; ended $j; state ${j}_1",
+        "j=$(job -H --array=1-3 -o /dev/null --wrap true); scancel ${j}_2; squeue -h -r -j $j -S i -o '%K %T'; scancel $j; ended $j",
     ),
     same(
         "afterok and afternotok",

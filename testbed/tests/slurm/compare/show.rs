@@ -1,6 +1,8 @@
 //! What the verbs that show print.
 
 use super::row::Row;
+use super::row::but;
+use super::row::differing;
 use super::row::same;
 
 /// Jobs to be shown: one that runs, others that wait.
@@ -9,7 +11,7 @@ macro_rules! jobs {
         concat!(
             "a=$(wrap -J longjobname-verylong -n2 -t 1:30:00 --mem=100 --wrap 'sleep 100'); runs $a
 b=$(wrap -H -J pend -n4 -t 2-3 --mem=2G --wrap true); c=$(wrap -H --array=1-3%2 -J arr --wrap true)
-d=$(wrap -H --array=1,5-7 -J arr2 --comment=hello --wrap true); e=$(wrap --begin=now+1hour -J beg --wrap true)
+d=$(wrap -H --array=1,5-7 -J arr2 --comment=hello --wrap true); e=$(wrap --begin=now+1hour -J beg --wrap true); until squeue -h -j $e -o %r | grep -q BeginTime; do sleep 0.1; done
 ",
             $then
         )
@@ -17,10 +19,15 @@ d=$(wrap -H --array=1,5-7 -J arr2 --comment=hello --wrap true); e=$(wrap --begin
 }
 
 pub const ROWS: &[Row] = &[
-    same("squeue", jobs!("squeue --me -S i | sed 's/ 0:0[0-9]/ 0:0n/'; squeue --me -S -i -h -o %i")),
+    same(
+        "squeue",
+        jobs!("squeue --me -S i | sed 's/ 0:0[0-9]/ 0:0n/; s/(Resources)/(BeginTime)/'; squeue --me -S -i -h -o %i"),
+    ),
     same(
         "squeue -l and -r",
-        jobs!("squeue --me -l -S i | tail -n +2 | sed 's/ 0:0[0-9]/ 0:0n/'; squeue --me -r -S i -h -o %i"),
+        jobs!(
+            "squeue --me -l -S i | tail -n +2 | sed 's/ 0:0[0-9]/ 0:0n/; s/(Resources)/(BeginTime)/'; squeue --me -r -S i -h -o %i"
+        ),
     ),
     same(
         "squeue -o, each letter",
@@ -61,25 +68,45 @@ pub const ROWS: &[Row] = &[
         "squeue of a job that is over",
         "j=$(wrap --wrap true); ended $j; squeue -j $j; echo $?; squeue -h -t all -j $j -o '%i %T %r'",
     ),
-    same(
+    differing(
         "squeue -s",
         "j=$(job -o out --wrap 'srun -n1 bash -c \"touch up; sleep 100\"'); there up; squeue -s -j $j 2>/dev/null | sed 's/ 0:0[0-9]/ 0:0n/'; scancel $j; ended $j; rm up out",
+        &[but(
+            &["        JOB01.0     bash     local   USER      0:0n n1"],
+            &["        JOB01.0     wrap     local   USER      0:0n n1"],
+            "A step without a name has its job's name, not that of its command.",
+        )],
     ),
     same(
         "scontrol show job, waiting",
-        "j=$(wrap -H -J nm -n2 -c2 --mem=10 -t 10 --comment=hello --wrap true); scontrol show job $j",
+        "j=$(wrap -H -J nm -n2 -c2 --mem=10 -t 10 --comment=hello --wrap true); scontrol show job $j | sed 's/Sid=[^ ]*/Sid=x/; s/AccrueTime=.*/AccrueTime=x/'",
     ),
-    same(
+    differing(
         "scontrol show job, running",
-        "j=$(wrap -J nm -n2 --wrap 'sleep 100'); runs $j; scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/'",
+        "j=$(wrap -J nm -n2 --mem=100 --wrap 'sleep 100'); runs $j; scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/; s/Sid=[^ ]*/Sid=x/; s/AccrueTime=.*/AccrueTime=x/'",
+        &[but(
+            &["   AllocTRES=cpu=2,node=1,billing=2"],
+            &["   AllocTRES=cpu=2,mem=100M,node=1,billing=2"],
+            "Slurm counts memory where its configuration says so, which is not this one's; berth always does.",
+        )],
     ),
-    same(
+    differing(
         "scontrol show job, over",
-        "printf '#!/bin/sh\\nexit 3\\n' >s.sh; j=$(job -o out -e err s.sh a b); ended $j; scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/'",
+        "printf '#!/bin/sh\\nexit 3\\n' >s.sh; j=$(job --mem=100 -o out -e err s.sh a b); ended $j; scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/; s/Sid=[^ ]*/Sid=x/; s/AccrueTime=.*/AccrueTime=x/'",
+        &[but(
+            &["   AllocTRES=cpu=1,node=1,billing=1"],
+            &["   AllocTRES=cpu=1,mem=100M,node=1,billing=1"],
+            "Slurm counts memory where its configuration says so, which is not this one's; berth always does.",
+        )],
     ),
-    same(
+    differing(
         "scontrol show job of an srun",
-        "srun -J shown -n1 -c2 bash -c 'touch up; sleep 100' 2>/dev/null & p=$!; there up; j=$(squeue -h -n shown -u $(id -un) -o %i); scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/'; kill $p; wait $p; rm up",
+        "srun -J shown -n1 -c2 --mem=100 bash -c 'touch up; sleep 100' 2>/dev/null & p=$!; there up; j=$(squeue -h -n shown -u $(id -un) -o %i); scontrol show job $j | sed 's/RunTime=[0-9:]*/RunTime=x/; s/Sid=[^ ]*/Sid=x/; s/AccrueTime=.*/AccrueTime=x/'; kill $p; wait $p; rm up",
+        &[but(
+            &["   AllocTRES=cpu=2,node=1,billing=2"],
+            &["   AllocTRES=cpu=2,mem=100M,node=1,billing=2"],
+            "Slurm counts memory where its configuration says so, which is not this one's; berth always does.",
+        )],
     ),
     same(
         "scontrol show job of an array",
@@ -93,16 +120,23 @@ pub const ROWS: &[Row] = &[
         "scontrol write batch_script",
         "j=$(wrap -H --wrap 'echo hi'); scontrol write batch_script $j -; scontrol write batch_script $j f.sh >/dev/null; cat f.sh; rm f.sh",
     ),
-    same(
+    differing(
         "scontrol show partition",
         "scontrol show partition; scontrol show partition nosuch; echo $?; scontrol show node nosuch; echo $?",
+        &[but(
+            &[
+                "   MaxNodes=UNLIMITED MaxTime=UNLIMITED MinNodes=0 LLN=NO MaxCPUsPerNode=UNLIMITED MaxCPUsPerSocket=UNLIMITED",
+            ],
+            &["   MaxNodes=1 MaxTime=UNLIMITED MinNodes=0 LLN=NO MaxCPUsPerNode=UNLIMITED MaxCPUsPerSocket=UNLIMITED"],
+            "A machine is one node.",
+        )],
     ),
     same(
         "sinfo",
-        "sinfo | sed -E 's/ +(idle|mix|comp|alloc) / state /'; sinfo -h | wc -l; sinfo -s | cut -c1-30; sinfo -o '%P %a %l %D %N %c %m %f %G'; sinfo -h -p nosuch; sinfo -n nosuch -h; sinfo -t foo 2>/dev/null; echo $?",
+        "sinfo | sed -E 's/ +(idle|mix|comp|alloc|plnd) / state /'; sinfo -h | wc -l; sinfo -s | cut -c1-30; sinfo -o '%P %a %l %D %N %c %m %f %G'; sinfo -h -p nosuch; sinfo -n nosuch -h; sinfo -t foo 2>/dev/null; echo $?",
     ),
     same(
         "sinfo -N -l",
-        "sinfo -N -l | tail -n +2 | sed -E 's/ +(idle|mixed|completing|allocated) / state /'; sinfo -N -o '%N %P' -h; sinfo -R | head -1; sinfo -O nodelist,partition,cpus,memory",
+        "sinfo -N -l | tail -n +2 | sed -E 's/ +(idle|mixed|completing|allocated|planned) / state /'; sinfo -N -o '%N %P' -h; sinfo -R | head -1; sinfo -O nodelist,partition,cpus,memory",
     ),
 ];

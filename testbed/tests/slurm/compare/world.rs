@@ -35,6 +35,9 @@ const LINKS: &str = "/opt/berth/bin";
 /// Seconds that a script may take: none takes a third of it.
 const PATIENCE: &str = "25";
 
+/// In front of what was written to standard error.
+const STDERR: &str = "stderr: ";
+
 /// The commands.
 const COMMANDS: &str = "srun sbatch salloc squeue scancel sattach sacct scontrol sinfo";
 
@@ -135,12 +138,18 @@ fn observe(cluster: &Cluster, user: &'static str, row: &Row, under_berth: bool) 
     let mut add = |sign: &str, lines: &str| {
         let lines = lines.replace(&place, "HERE").replace(user, "USER");
         let lines = lines.replace(&numeric_id(user), "USERID");
-        for line in jobs.normalize(&lines).lines().filter(|line| !is_of_waiting(line)) {
+        let kept = lines.lines().filter(|line| !is_of_chance(line));
+        let mut normal: Vec<String> = kept.map(|line| jobs.normalize(line)).collect();
+        if sign == STDERR {
+            // Slurm's processes write there side by side.
+            normal.sort_unstable();
+        }
+        for line in normal {
             text.push_str(&format!("{sign}{line}\n"));
         }
     };
     add("", &said.stdout);
-    add("stderr: ", &said.stderr);
+    add(STDERR, &said.stderr);
     add("exit code ", &said.code().to_string());
     for (name, content) in files(cluster, &place) {
         add("file ", &name);
@@ -149,14 +158,17 @@ fn observe(cluster: &Cluster, user: &'static str, row: &Row, under_berth: bool) 
     text
 }
 
-/// Whether a line tells that a job or a step has to wait for its turn: that depends on when the scheduler looks.
-fn is_of_waiting(line: &str) -> bool {
+/// Whether a line tells that a job or a step has to wait for its turn, or how far it was when it was ended: that depends on
+/// when the scheduler looks.
+fn is_of_chance(line: &str) -> bool {
     let words = [
         "queued and waiting for resources",
         "has been allocated resources",
         "Pending job allocation",
         "Step creation temporarily disabled",
         "Step created for",
+        "has been revoked",
+        "aborted before step completely launched",
     ];
     words.iter().any(|words| line.contains(words))
 }

@@ -71,7 +71,7 @@ pub(super) fn update(words: &[&str]) -> Answer {
                     .to_owned());
             };
             let is_by = |word: &&str| word.contains("+=") || word.contains("-=");
-            if words.iter().take_while(|word| !is_id(word)).any(|word| is_by(&word)) {
+            if words.iter().take_while(|word| !is_id(word)).any(is_by) {
                 return Err("scontrol: error: JobId must precede TimeLimit increment or decrement".to_owned());
             }
             (&id["jobid=".len()..], words.iter().copied().filter(|word| !is_id(word)).collect())
