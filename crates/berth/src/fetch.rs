@@ -268,6 +268,7 @@ fn stored(store: &Store, name: &str, record: ImageRecord) -> Result<Image, Comma
         config: record.config,
         passwd: record.passwd.into_bytes(),
         group: record.group.into_bytes(),
+        file: None,
         is_directory: false,
     })
 }
@@ -285,6 +286,7 @@ fn directory(path: &str) -> Result<Image, CommandError> {
         group: file_in(&root, "etc/group"),
         layers: vec![image.path],
         known: None,
+        file: None,
         is_directory: true,
     })
 }

@@ -11,6 +11,7 @@ mod filter;
 pub mod hold;
 pub mod hooks;
 mod ids;
+mod image_mount;
 pub mod join;
 mod mount_points;
 mod mounts;
@@ -40,6 +41,8 @@ use crate::{oci, seccomp};
 pub use exec::DEFAULT_PATH;
 pub use hooks::Identity;
 pub use ids::IdMapping;
+pub use image_mount::ImageMount;
+pub use image_mount::orphan;
 pub use process::unknown_capabilities;
 pub use supervise::Attendance;
 
@@ -106,6 +109,8 @@ pub struct Options {
     pub keyring: Option<String>,
     /// Make the root file system the root by chroot(2), where it is an initial ramdisk that cannot be pivoted from.
     pub no_pivot: bool,
+    /// Mounts a layer below all others of the overlay.
+    pub image: Option<ImageMount>,
     /// Set `HOME` by the container's `/etc/passwd`, if the environment has none.
     pub set_home: bool,
 }

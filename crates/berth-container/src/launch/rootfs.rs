@@ -3,6 +3,7 @@
 //! ```text
 //! STAGE              a tmpfs, laid over a directory of the host that every machine has
 //!   lower/           generated files: the highest lower layer
+//!   image/           an image that is mounted: the lowest
 //!   upper/  work/    changes, where they go to memory
 //!   root/            the overlay: becomes `/`
 //! ```
@@ -27,6 +28,7 @@ use rustix::mount::{
 };
 use rustix::process::{chdir, fchdir, pivot_root};
 
+use super::image_mount::ImageMount;
 use super::mount_points::MountPoint;
 use super::sys::{self, MountAttr, attr};
 use crate::bundle::{GeneratedFile, Rootfs, Upper};
@@ -58,7 +60,13 @@ pub struct RootPlan {
 #[derive(Debug)]
 enum Kind {
     Dir(CString),
-    Overlay { name: CString, lowers: Vec<CString>, generated: Vec<Generated>, upper: UpperPlan },
+    Overlay {
+        name: CString,
+        image: Option<ImageMount>,
+        lowers: Vec<CString>,
+        generated: Vec<Generated>,
+        upper: UpperPlan,
+    },
 }
 
 #[derive(Debug)]
@@ -86,10 +94,11 @@ impl RootPlan {
         let kind = match rootfs {
             Rootfs::Dir(path) => Kind::Dir(super::c_string(path.as_os_str(), || "rootfs".to_owned())?),
             Rootfs::Overlay { lowers, generated, upper } => {
-                if lowers.is_empty() || lowers.len() >= MAX_LOWERS {
+                let layers = lowers.len() + usize::from(options.image.is_some());
+                if layers == 0 || layers >= MAX_LOWERS {
                     return Err(Error::bad_spec(
                         "rootfs.lowers",
-                        format!("{} layers: 1 to {} are possible", lowers.len(), MAX_LOWERS - 1),
+                        format!("{layers} layers: 1 to {} are possible", MAX_LOWERS - 1),
                     ));
                 }
                 let c = |path: &PathBuf| super::c_string(path.as_os_str(), || "rootfs".to_owned());
@@ -104,7 +113,8 @@ impl RootPlan {
                 };
                 let generated = generated.iter().map(Generated::plan).collect::<Result<_>>()?;
                 let name = super::c_string(label.unwrap_or("berth").as_ref(), || "label".to_owned())?;
-                Kind::Overlay { name, lowers: lowers.iter().map(c).collect::<Result<_>>()?, generated, upper }
+                let lowers = lowers.iter().map(c).collect::<Result<_>>()?;
+                Kind::Overlay { name, image: options.image.clone(), lowers, generated, upper }
             }
         };
         // The mounts of a mount namespace of a new user namespace are slaves already: nothing travels back to the host.
@@ -135,8 +145,8 @@ impl RootPlan {
     pub fn assemble(&self) -> Result<Root<'_>> {
         match &self.kind {
             Kind::Dir(path) => Ok(Root { fd: bind_dir(path, self.shared)?, plan: self, overlay: None }),
-            Kind::Overlay { name, lowers, generated, upper } => {
-                let overlay = Overlay::prepare(name, lowers, generated, upper)?;
+            Kind::Overlay { name, image, lowers, generated, upper } => {
+                let overlay = Overlay::prepare(name, image.as_ref(), lowers, generated, upper)?;
                 let fd = overlay.mount()?;
                 Ok(Root { fd, plan: self, overlay: Some(overlay) })
             }
@@ -392,6 +402,7 @@ const NO_ID: u32 = 65534;
 impl<'a> Overlay<'a> {
     fn prepare(
         name: &'a CStr,
+        image: Option<&ImageMount>,
         lowers: &'a [CString],
         generated: &[Generated],
         upper: &'a UpperPlan,
@@ -424,6 +435,18 @@ impl<'a> Overlay<'a> {
         }
         for layer in opened.iter().rev() {
             let _ = write!(options, "{}:", layer.as_raw_fd());
+        }
+        if let Some(image) = image {
+            make(c"image")?;
+            let place = openat(&stage, c"image", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+            let put = image.make().map(|mount| {
+                place.and_then(|place| {
+                    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+                    move_mount(&mount, "", &place, "", flags)
+                })
+            });
+            put?.map_err(|e| Error::Rootfs { reason: format!("cannot put the image to its place: {e}"), hint: None })?;
+            let _ = write!(options, "{}/image:", stage.as_raw_fd());
         }
         options.pop();
         match on_disk {

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use berth_container::etc::Entry;
 use berth_image::Digest;
 use berth_image::manifest::RunConfig;
 use berth_image::store::{EntryKind, KNOWN_PATHS};
+use berth_imagefile::Tree;
+
+use crate::imagefile;
 
 /// What is started from.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +30,8 @@ pub struct Image {
     pub layers: Vec<PathBuf>,
     /// What it has at the paths that a start asks after, where an import looked; else the trees are asked.
     pub known: Option<BTreeMap<String, EntryKind>>,
+    /// The tree below all others, of an image in one file.
+    pub file: Option<Arc<dyn Tree>>,
     /// Whether it is a directory of the person's rather than an image of the store.
     pub is_directory: bool,
 }
@@ -43,6 +49,9 @@ impl Image {
                 EntryKind::Link => Entry::Link,
                 EntryKind::Other => Entry::Other,
             });
+        }
+        if let Some(tree) = &self.file {
+            return imagefile::entry(&**tree, relative);
         }
         let found = self.layers.iter().rev().find_map(|layer| layer.join(relative).symlink_metadata().ok())?;
         let kind = found.file_type();
