@@ -145,7 +145,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         std::fs::write(&path, "nothing").unwrap();
-        let error = open_if_file(path.to_str().unwrap()).unwrap_err();
-        assert!(error.text().contains("is neither a squashfs nor an EROFS image"), "{}", error.text());
+        assert!(open_if_file(path.to_str().unwrap()).is_err());
     }
 }
