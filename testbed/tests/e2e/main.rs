@@ -14,6 +14,7 @@ mod engines;
 mod faults;
 mod hostile;
 mod named;
+mod onefile;
 mod peers;
 mod podman;
 mod pull;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         pull::CHAPTER,
         trees::CHAPTER,
         store::CHAPTER,
+        onefile::CHAPTER,
         sources::CHAPTER,
         run::CHAPTER,
         signals::CHAPTER,
