@@ -8,9 +8,12 @@ mod write;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use berth_container::etc::Entry;
+use berth_image::Digest;
 use berth_image::manifest::ImageConfig;
 use berth_image::manifest::RunConfig;
 use berth_image::store::EntryKind;
@@ -20,6 +23,7 @@ use berth_imagefile::tree::Kind;
 
 use crate::CommandError;
 use crate::lower::image::Image;
+use crate::lower::image::OneFile;
 
 pub use serve::serve;
 pub use write::Wish;
@@ -32,12 +36,14 @@ const CONFIG: &str = "etc/berth/image.json";
 const ENVIRONMENT: &str = "etc/environment";
 /// Names that say that a file is such an image; with a slash in it, any regular file is looked at.
 const EXTENSIONS: [&str; 4] = ["sqsh", "squashfs", "sqfs", "erofs"];
+/// Bytes of a file's beginning that tell it from others.
+const HEAD: usize = 4096;
 /// The largest file that is read of an image's `/etc`.
 const LARGEST: usize = 256 << 10;
 
 /// Opens what a person typed as an image in one file, if it is one: a path, or the name of a file that ends as such files do.
-/// The file is given too, for [`serve`].
-pub fn open_if_file(text: &str) -> Result<Option<(Image, File)>, CommandError> {
+/// [`serve`] makes it a layer.
+pub fn open_if_file(text: &str) -> Result<Option<Image>, CommandError> {
     let path = Path::new(text);
     let named = path.extension().is_some_and(|end| EXTENSIONS.iter().any(|known| end == *known));
     let is_path = ["/", "./", "../"].iter().any(|begin| text.starts_with(begin));
@@ -49,6 +55,10 @@ pub fn open_if_file(text: &str) -> Result<Option<(Image, File)>, CommandError> {
     let file = File::open(&path).map_err(|error| CommandError::io("open", &path, error))?;
     let shared = file.try_clone().map_err(|error| CommandError::io("open", &path, error))?;
     let tree = berth_imagefile::open(shared, &name)?;
+    // What a file of this name was can be told from what it is by its head: a writer puts sizes and places of all tables there.
+    let mut head = vec![0; HEAD];
+    let length = file.read_at(&mut head, 0).map_err(|error| CommandError::io("read", &path, error))?;
+    let digest = Digest::of(&head[..length]);
     let text = |path: &str| contents(&*tree, path).unwrap_or_default();
     let known: BTreeMap<_, _> = KNOWN_PATHS
         .iter()
@@ -68,10 +78,11 @@ pub fn open_if_file(text: &str) -> Result<Option<(Image, File)>, CommandError> {
         passwd: text("etc/passwd"),
         group: text("etc/group"),
         known: Some(known),
-        file: Some(tree),
+        digest: Some(digest),
+        file: Some(OneFile { tree, file: Arc::new(file) }),
         ..Image::default()
     };
-    Ok(Some((image, file)))
+    Ok(Some(image))
 }
 
 /// What the file says of how to run it: as berth wrote it, else as enroot did.

@@ -11,7 +11,6 @@ mod timings;
 use crate::ExitCode;
 use std::path::Path;
 
-use berth_container::launch::ImageMount;
 use berth_container::oci::Process;
 use berth_container::state::{Container, Lock};
 use berth_container::{fake, launch};
@@ -42,19 +41,9 @@ pub fn start(
     let defaults = &context.config()?.run;
     let options = gather::with_defaults(typed, defaults)?;
     timings.phase("configuration");
-    let (image, lease, image_mount) = match imagefile::open_if_file(image)? {
-        Some((image, file)) => {
-            if options.name.is_some() {
-                return Err(CommandError::usage("a container with a name cannot be made of an image in one file yet")
-                    .with_hint("leave out --name, or pull the image into the store"));
-            }
-            let mount = imagefile::serve(file, &image.name)?;
-            (image, None, Some(mount))
-        }
-        None => {
-            let (image, lease) = fetch::image(image, options.pull.unwrap_or_default(), &options.source, context)?;
-            (image, lease, None)
-        }
+    let (image, lease) = match imagefile::open_if_file(image)? {
+        Some(image) => (image, None),
+        None => fetch::image(image, options.pull.unwrap_or_default(), &options.source, context)?,
     };
     timings.phase("image");
     let host = Host::read();
@@ -66,7 +55,7 @@ pub fn start(
     }
     devices::add(&options.devices, &context.config()?.cdi_directories(), &mut lowered.bundle.spec)?;
     timings.phase("bundle");
-    let launch = Launch { options: &options, lease, image_mount, timings };
+    let launch = Launch { options: &options, lease, timings };
     match &options.name {
         None => launch.new_container(lowered, &image, None),
         Some(name) => match named::open_or_create(&context.containers()?, name, &image)? {
@@ -86,8 +75,6 @@ pub fn start(
 struct Launch<'a> {
     options: &'a ContainerOptions,
     lease: Option<Lease>,
-    /// Mounts an image in one file.
-    image_mount: Option<ImageMount>,
     timings: Timings,
 }
 
@@ -124,7 +111,7 @@ impl Launch<'_> {
             // Somebody must be left to remove it.
             supervise: self.options.rm && named.is_some(),
             label: Some(label),
-            image: self.image_mount.take(),
+            image: imagefile::serve(image)?,
             ..launch::Options::default()
         };
         let plan = launch::Plan::new(&lowered.bundle, &options)?;

@@ -165,10 +165,23 @@ fn what_is_no_image_is_refused_in_words() {
     let person = Person::new();
     fs::write(person.path("work/x.sqsh"), "no image").unwrap();
     person.berth("run ./x.sqsh true").fails(125, "$DIR/work/x.sqsh is neither a squashfs nor an EROFS image", "");
+}
+
+#[test]
+fn a_container_with_a_name_keeps_its_changes_and_notices_another_file() {
+    if !has_fuse() {
+        return;
+    }
+    let person = Person::new();
     let reference = image(&person, &json!({}));
-    assert_eq!(person.berth(&format!("--quiet pull -o y.sqsh {reference}")).code, 0);
-    let named = person.berth("run --name n ./y.sqsh true");
-    assert!(named.stderr.contains("a container with a name cannot be made of an image in one file yet"), "{named:?}");
+    assert_eq!(person.berth(&format!("--quiet pull -o x.sqsh {reference}")).code, 0);
+    run(&person, &["run", "--name", "kept", "./x.sqsh", "sh", "-c", "echo changed > /srv-note"]).prints("");
+    run(&person, &["run", "--name", "kept", "./x.sqsh", "cat", "/srv-note"]).prints("changed\n");
+    layout::write(&person.path("work/image"), "1", &json!({ "Cmd": ["other"] }));
+    assert_eq!(person.berth(&format!("--quiet pull --force -o x.sqsh --block-size 64K {reference}")).code, 0);
+    let refused = run(&person, &["run", "--name", "kept", "./x.sqsh", "cat", "/srv-note"]);
+    assert_eq!(refused.code, 125, "{refused:?}");
+    assert!(refused.stderr.contains("was made from an earlier"), "{refused:?}");
 }
 
 #[test]

@@ -29,25 +29,31 @@ use rustix::net::SocketType;
 use rustix::net::socketpair;
 
 use crate::CommandError;
+use crate::lower::image::Image;
+use crate::lower::image::OneFile;
 
 /// Fewest and most threads that serve one image: reading waits for the disk more often than for a core.
 const THREADS: std::ops::RangeInclusive<usize> = 4..=16;
 
-/// Starts the server of an image file, and gives what mounts it. `name` is what tables of mounts show.
-pub fn serve(file: File, name: &str) -> Result<ImageMount, CommandError> {
+/// Starts the server of an image in one file, and gives what mounts it; `None` for other images. Call this while the process
+/// has one thread.
+pub fn serve(image: &Image) -> Result<Option<ImageMount>, CommandError> {
+    let Some(OneFile { file, .. }) = &image.file else { return Ok(None) };
+    // Tables of mounts show it.
+    let name = image.name.as_str();
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(|error| CommandError::failure(format!("cannot make a pair of sockets: {error}")))?;
     let shown = name.to_owned();
     let kept = file.try_clone().map_err(|error| CommandError::io("open", name, error))?;
     orphan(&[theirs.as_fd(), kept.as_fd()], || work(&theirs, file_of(&kept), &shown))?;
     let name = name.to_owned();
-    Ok(ImageMount::new(move || {
+    Ok(Some(ImageMount::new(move || {
         let mounted = mount::mount(Path::new(mount::DEVICE), &name).map_err(|error| explain(&error))?;
         // Whoever unpacked the image would own all of it: so does the user here, by the id that it has inside.
         let owner = [rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()];
         send(&ours, owner, &mounted.connection).map_err(|error| format!("the server of the image is gone: {error}"))?;
         Ok(mounted.mount)
-    }))
+    })))
 }
 
 fn explain(error: &mount::Error) -> String {

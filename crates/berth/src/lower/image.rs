@@ -1,6 +1,7 @@
 //! The image as a start sees it: what it says, and its trees.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,9 +32,18 @@ pub struct Image {
     /// What it has at the paths that a start asks after, where an import looked; else the trees are asked.
     pub known: Option<BTreeMap<String, EntryKind>>,
     /// The tree below all others, of an image in one file.
-    pub file: Option<Arc<dyn Tree>>,
+    pub file: Option<OneFile>,
     /// Whether it is a directory of the person's rather than an image of the store.
     pub is_directory: bool,
+}
+
+/// An image in one file, open.
+#[derive(Clone, Debug)]
+pub struct OneFile {
+    /// What can be read of it.
+    pub tree: Arc<dyn Tree>,
+    /// The file.
+    pub file: Arc<File>,
 }
 
 impl Image {
@@ -50,8 +60,8 @@ impl Image {
                 EntryKind::Other => Entry::Other,
             });
         }
-        if let Some(tree) = &self.file {
-            return imagefile::entry(&**tree, relative);
+        if let Some(file) = &self.file {
+            return imagefile::entry(&*file.tree, relative);
         }
         let found = self.layers.iter().rev().find_map(|layer| layer.join(relative).symlink_metadata().ok())?;
         let kind = found.file_type();

@@ -84,7 +84,8 @@ pub fn open(container: Container) -> Result<State, Error> {
     })
 }
 
-fn check_image(record: &Record, image: &Image) -> Result<(), CommandError> {
+/// Whether a container may be started with an image: only with the one that it was made from.
+pub fn check_image(record: &Record, image: &Image) -> Result<(), CommandError> {
     let same = match (&record.digest, image.digest.as_ref().map(ToString::to_string)) {
         (Some(made), Some(asked)) => *made == asked,
         _ => record.image == image.name,

@@ -129,7 +129,13 @@ fn prepare_for(arguments: &Arguments, command: &[OsString], context: &Context) -
         }
     };
     match &found {
-        Found::Stopped(_) => tell("reusing existing container filesystem"),
+        Found::Stopped(named) => {
+            tell("reusing existing container filesystem");
+            if image.file.is_some() {
+                // Changes that were made to one image fit no other.
+                named::check_image(&named.record, &image)?;
+            }
+        }
         Found::Running { .. } => {
             tell("reusing existing container namespaces");
             if request.mounts.is_some() {
@@ -235,6 +241,7 @@ fn plan(arguments: &Arguments, mut label: String, image: &Image, lowered: &Lower
         keep_groups: true,
         create_cwd: lowered.create_cwd,
         label: Some(label),
+        image: crate::imagefile::serve(image)?,
         ..launch::Options::default()
     };
     Ok(Plan::new(&lowered.bundle, &options)?)
@@ -368,7 +375,9 @@ fn image_text(wish: &Wish) -> Result<String, CommandError> {
 }
 
 fn image_of_record(record: &Record) -> String {
-    record.digest.clone().unwrap_or_else(|| record.image.clone())
+    // An image in one file is in no store.
+    let digest = record.digest.clone().filter(|_| !record.image.starts_with('/'));
+    digest.unwrap_or_else(|| record.image.clone())
 }
 
 fn fetch_image(
@@ -388,7 +397,11 @@ fn fetch_image(
     };
     let how = fetch::Wish { policy: PullPolicy::Missing, holder: arguments.lease, on_fetch: Some(&mut tell) };
     let policy = context.config()?.run.pull.unwrap_or_default();
-    let outcome = fetch::image_for(text, fetch::Wish { policy, ..how }, &wish.options.source, context);
+    let file = crate::imagefile::open_if_file(text).map_err(|error| not_imported(wish, asked, &error))?;
+    let outcome = match file {
+        Some(image) => Ok((image, None)),
+        None => fetch::image_for(text, fetch::Wish { policy, ..how }, &wish.options.source, context),
+    };
     match outcome {
         Ok(found) => {
             if fetched {

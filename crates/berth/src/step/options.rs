@@ -133,7 +133,7 @@ pub fn volume_text(source: &str, target: &Path, flags: &str) -> String {
 /// Where a file image would be, and what it is: what stands in for a name in `--container-image`.
 ///
 /// # Errors
-/// For files that are no image, and for those of enroot and pyxis, which this version does not read.
+/// For files that are no image.
 pub fn image_of_path(path: &str) -> Result<String, CommandError> {
     let metadata = std::fs::metadata(path).map_err(|e| {
         CommandError::io("open the image", path, e)
@@ -158,10 +158,8 @@ pub fn image_of_path(path: &str) -> Result<String, CommandError> {
         .map_err(|e| CommandError::io("open the image", path, e))?;
     let is_tar = start.get(257..262) == Some(b"ustar".as_slice());
     if start.starts_with(b"hsqs") || start.get(1024..1028) == Some([0xe2, 0xe1, 0xf5, 0xe0].as_slice()) {
-        return Err(CommandError::failure(format!(
-            "{path} is an image in one file, which this version of berth cannot start"
-        ))
-        .with_hint("name the image by its registry: berth keeps it in its store, and no node unpacks it again"));
+        // In one file: it is mounted as it is.
+        return Ok(path.to_owned());
     }
     if is_tar || start.starts_with(&[0x1f, 0x8b]) {
         let is_layout = start.windows(10).any(|bytes| bytes == b"oci-layout");
@@ -213,7 +211,7 @@ mod tests {
         std::fs::write(path("text"), b"hello").unwrap();
         std::fs::create_dir_all(path("bundle/rootfs")).unwrap();
         std::fs::write(path("bundle/config.json"), b"{}").unwrap();
-        assert!(image_of_path(&path("x.sqsh")).unwrap_err().to_string().contains("in one file"));
+        assert_eq!(image_of_path(&path("x.sqsh")).unwrap(), path("x.sqsh"));
         assert!(image_of_path(&path("text")).unwrap_err().to_string().contains("is no image"));
         assert_eq!(image_of_path(&path("bundle")).unwrap(), format!("dir:{}", path("bundle/rootfs")));
         assert!(image_of_path("/no/such").is_err());
