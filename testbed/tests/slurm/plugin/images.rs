@@ -13,6 +13,7 @@ on_each_release!("plugin_images" with registry:
     a_login_is_found_where_enroot_has_it,
     what_cannot_be_had_is_told_and_leaves_nothing,
     an_image_without_a_shell_runs,
+    an_image_in_one_file_is_mounted_for_the_step,
 );
 
 fn all_ways_to_name_an_image_work(release: Release) {
@@ -83,7 +84,6 @@ fn what_cannot_be_had_is_told_and_leaves_nothing(release: Release) {
         ("quay.io#team/other", &["pyxis: failed to import docker image: quay.io#team/other"]),
         ("UPPER", &["UPPER"]),
         ("small:a:b", &["small:a:b"]),
-        // Images as files are still to come.
         ("/home/tuser1/image.sqsh", &["/home/tuser1/image.sqsh"]),
         ("./image.sqsh", &["image.sqsh"]),
         ("dockerd://small", &["dockerd://small"]),
@@ -106,5 +106,25 @@ fn an_image_without_a_shell_runs(release: Release) {
     rows.prints(&world.srun(&[image], &["/busybox", "id", "-un"]), "tuser1\n");
     rows.prints(&world.srun(&["-n3", image], &["/busybox", "echo", "three"]), "three\nthree\nthree\n");
     rows.end();
+    world.assert_clean();
+}
+
+fn an_image_in_one_file_is_mounted_for_the_step(release: Release) {
+    let world = World::nodes(release, 2);
+    let mut rows = Rows::default();
+    world.user().run(&["berth", "pull", "-q", "-o", "image.sqsh", "small"]).ok();
+    let image = "--container-image=/home/tuser1/image.sqsh";
+    rows.prints(&world.shell(&[image], "echo inside"), "inside\n");
+    rows.prints(&world.shell(&["--container-image=./image.sqsh"], "echo inside"), "inside\n");
+    rows.prints(&world.shell(&["-N2", "-n6", image], "echo inside"), &"inside\n".repeat(6));
+    // One mount for all tasks of a node, and what one task changes the others see.
+    let script =
+        "grep -c berth /proc/self/mountinfo >/dev/null; echo x >/by-$SLURM_LOCALID; sleep 0.5; ls / | grep -c by-";
+    rows.prints(&world.shell(&["-N1", "-n3", image], script), "3\n3\n3\n");
+    let kept = ["--container-name=kept", image];
+    rows.prints(&world.shell(&[&["-N1"][..], &kept].concat(), "echo y >/kept"), "");
+    rows.end();
+    world.forget_containers();
+    world.user().run(&["rm", "image.sqsh"]).ok();
     world.assert_clean();
 }
