@@ -109,7 +109,7 @@ fn names_of_one_file_stay_names_of_one_file() {
         "/b/c F 0644 1 links=3 same=/a",
         "/d F 0644 1 links=3 same=/a",
     ];
-    assert_eq!(brief(merged(&[layer.clone()]).unwrap()), all);
+    assert_eq!(brief(merged(std::slice::from_ref(&layer)).unwrap()), all);
     let left = ["/ D 0755", "/b D 0755", "/b/c F 0644 1 links=2", "/d F 0644 1 links=2 same=/b/c"];
     assert_eq!(brief(merged(&[layer, deleted]).unwrap()), left);
 }
@@ -261,7 +261,8 @@ proptest! {
         let mut ours = brief(ours.unwrap());
         ours.remove(0);
         let mut expected = expected;
-        (ours.sort(), expected.sort());
+        ours.sort();
+        expected.sort();
         prop_assert_eq!(ours, expected);
     }
 }

@@ -99,7 +99,7 @@ fn the_kernel_and_squashfuse_read_our_squashfs() {
         let place = world.path().join("place");
         // A kernel may lack a compressor; then squashfuse has to do.
         let options = ["-t", "squashfs", "-o", "loop,ro,nodev", image];
-        let kernel_has = Command::new("mount").args(options).arg(&place_made(&place)).output().unwrap();
+        let kernel_has = Command::new("mount").args(options).arg(place_made(&place)).output().unwrap();
         if kernel_has.status.success() {
             let _mount = Mount(place.to_str().unwrap().to_owned());
             support::assert_same(&format!("{name}, kernel"), &support::walk(&place, false), &expected);

@@ -12,7 +12,6 @@ pub mod config;
 pub mod context;
 pub mod exit_code;
 pub mod fetch;
-pub mod imagefile;
 pub mod jobs;
 pub mod lower;
 pub mod onefile;

@@ -15,6 +15,7 @@ mod faults;
 mod hostile;
 mod jobs;
 mod named;
+mod onefile;
 mod onefile_run;
 mod peers;
 mod podman;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         pull::CHAPTER,
         trees::CHAPTER,
         store::CHAPTER,
+        onefile::CHAPTER,
         sources::CHAPTER,
         run::CHAPTER,
         signals::CHAPTER,

@@ -58,7 +58,7 @@ pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
         if state.is_multiple_of(3) {
             bytes.extend_from_slice(&state.to_le_bytes());
         } else {
-            let _ = write!(bytes, "line {} of many\n", state % 1000);
+            let _ = writeln!(bytes, "line {} of many", state % 1000);
         }
     }
     bytes.truncate(length);
@@ -129,7 +129,7 @@ pub fn make_tree(top: &Path) {
         rustix::fs::setxattr(top.join(name), attribute, &value, XattrFlags::empty()).unwrap();
     }
     fs::set_permissions(top.join("one"), fs::Permissions::from_mode(0o4751)).unwrap();
-    fs::set_permissions(top.join("zero"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(top.join("zero"), fs::Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(top.join("empty"), fs::Permissions::from_mode(0o1777)).unwrap();
     let time = UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
     for name in ["several", "etc/copy-1", "many"] {

@@ -6,7 +6,7 @@ use crate::ExitCode;
 use std::path::PathBuf;
 
 use crate::cli::options::SourceOptions;
-use crate::imagefile;
+use crate::onefile;
 use crate::{CommandError, Context, fetch, output};
 
 /// Fetch images into the store
@@ -68,8 +68,8 @@ fn into_file(args: &Args, file: &std::path::Path, context: &Context) -> Result<E
         return Err(CommandError::usage("--output takes one image: a file holds no more"));
     };
     let wish =
-        imagefile::Wish { compression: args.compression.as_deref(), block_size: args.block_size, replace: args.force };
-    let written = imagefile::write(image, file, wish, &args.source, context)?;
+        onefile::write::Wish { compression: args.compression.as_deref(), block_size: args.block_size, replace: args.force };
+    let written = onefile::write::write(image, file, wish, &args.source, context)?;
     if context.json() {
         output::json(&serde_json::json!({ "name": image, "digest": written.digest, "bytes": written.bytes }))?;
     } else {

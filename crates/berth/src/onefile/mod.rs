@@ -27,6 +27,7 @@ pub mod message;
 pub mod name;
 pub mod reporting;
 pub mod server;
+pub mod write;
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

@@ -1,4 +1,4 @@
-//! Images in one file: from a reference to a file, and from a file to an image that can be started.
+//! Writing an image into one file.
 //!
 //! A file is written in one pass, under no name, and gets its name when it is whole: a kill leaves nothing. Beside the
 //! image's own files it has what enroot puts into such files (`/etc/environment`, `/etc/rc`, `/etc/fstab`), so that enroot
@@ -35,10 +35,9 @@ use crate::CommandError;
 use crate::Context;
 use crate::cli::options::SourceOptions;
 use crate::fetch;
+use crate::onefile::config::CONFIG;
 use crate::units;
 
-/// Where the image's configuration is in the file.
-pub const CONFIG: &str = "etc/berth/image.json";
 /// Most logical bytes of an image.
 const LARGEST_IMAGE: u64 = 4 << 40;
 

@@ -1,0 +1,221 @@
+//! Images in one file: written by `pull --output`, started by their path.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::process::Stdio;
+
+use common::Person;
+use common::Session;
+use common::is_root;
+use common::layout;
+use common::spawn;
+use serde_json::json;
+
+/// The user whom the tests are when root runs them, as in `common`.
+const STRANGER: &str = "54321";
+
+/// A layout in the person's working directory; its reference.
+fn image(person: &Person, config: &serde_json::Value) -> String {
+    layout::write(&person.path("work/image"), "1", config);
+    "oci:image:1".to_owned()
+}
+
+/// A command that may use FUSE: root's machine may have the device closed to users, so they get one that is open.
+fn with_fuse(person: &Person, arguments: &[&str]) -> Command {
+    let plain = person.command(arguments);
+    if !is_root() {
+        return plain;
+    }
+    let device = person.path("fuse");
+    if !device.exists() {
+        let kind = rustix::fs::FileType::CharacterDevice;
+        let mode = rustix::fs::Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(rustix::fs::CWD, &device, kind, mode, rustix::fs::makedev(10, 229)).unwrap();
+        fs::set_permissions(&device, fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    let script = format!(
+        "mount --bind '{}' /dev/fuse && exec setpriv --reuid {STRANGER} --regid {STRANGER} --clear-groups \"$0\" \"$@\"",
+        device.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &script]).arg(plain.get_program()).args(plain.get_args());
+    command.current_dir(plain.get_current_dir().unwrap()).env_clear().stdin(Stdio::null());
+    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+}
+
+/// Whether this machine lets the person use FUSE; in CI it must.
+fn has_fuse() -> bool {
+    let open = is_root() || fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
+    assert!(open || std::env::var_os("CI").is_none(), "/dev/fuse cannot be opened");
+    if !open {
+        eprintln!("skipped: /dev/fuse cannot be opened");
+    }
+    open
+}
+
+fn run(person: &Person, words: &[&str]) -> Session {
+    person.finish(with_fuse(person, words))
+}
+
+#[test]
+fn an_image_goes_into_a_file_and_is_started_from_it() {
+    if !has_fuse() {
+        return;
+    }
+    let person = Person::new();
+    let reference =
+        image(&person, &json!({ "Entrypoint": ["/bin/echo"], "Cmd": ["hello"], "Env": ["PATH=/bin", "FROM=image"] }));
+    let pulled = person.berth(&format!("--quiet pull --output x.sqsh {reference}"));
+    assert_eq!((pulled.code, pulled.stderr.as_str()), (0, ""), "{pulled:?}");
+    assert!(pulled.stdout.starts_with("sha256:"), "{pulled:?}");
+    run(&person, &["run", "./x.sqsh"]).prints("hello\n");
+    run(&person, &["run", "x.sqsh", "good", "day"]).prints("good day\n");
+    let script = "echo $FROM; echo x > /new && cat /new; cat /etc/environment";
+    run(&person, &["run", "--entrypoint", "", "./x.sqsh", "sh", "-c", script])
+        .prints("image\nx\nPATH=/bin\nFROM=image\n");
+    // Nothing was left in it, and nothing went into the store.
+    run(&person, &["run", "--entrypoint", "", "./x.sqsh", "sh", "-c", "cat /new 2>/dev/null || echo none"])
+        .prints("none\n");
+    person.berth("images -q").prints("");
+}
+
+#[test]
+fn an_erofs_file_is_written_and_started_too() {
+    if !has_fuse() {
+        return;
+    }
+    let person = Person::new();
+    let reference = image(&person, &json!({ "Cmd": ["/bin/echo", "hello"] }));
+    person.berth(&format!("--quiet pull -o x.erofs {reference}")).stdout.clear();
+    run(&person, &["run", "./x.erofs"]).prints("hello\n");
+}
+
+#[test]
+fn a_file_of_mksquashfs_is_started() {
+    if !has_fuse() || !Path::new("/usr/bin/mksquashfs").exists() {
+        assert!(std::env::var_os("CI").is_none(), "mksquashfs (package squashfs-tools) is not installed");
+        return;
+    }
+    let person = Person::new();
+    let rootfs = person.rootfs();
+    let tree = rootfs.strip_prefix("dir:").unwrap();
+    fs::write(Path::new(tree).join("etc/environment"), "PATH=/bin\nQUOTED=\"a b\"\n").unwrap();
+    let file = person.path("work/theirs.sqsh");
+    let made = Command::new("mksquashfs")
+        .args([tree, file.to_str().unwrap(), "-comp", "lz4", "-all-root", "-quiet", "-no-progress"])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    run(&person, &["run", file.to_str().unwrap(), "sh", "-c", "echo $QUOTED; stat -c %U /bin/busybox"])
+        .prints("a b\nuser54321\n".replace("user54321", &owner()).as_str());
+}
+
+/// How a user is called who is in no database.
+fn owner() -> String {
+    let id = if is_root() { STRANGER.to_owned() } else { rustix::process::getuid().as_raw().to_string() };
+    let listed = Command::new("id").args(["-un", &id]).output().unwrap();
+    match listed.status.success() {
+        true => String::from_utf8_lossy(&listed.stdout).trim_end().to_owned(),
+        false => format!("user{id}"),
+    }
+}
+
+#[test]
+fn the_same_image_gives_the_same_bytes_and_no_file_is_replaced_unasked() {
+    let person = Person::new();
+    let reference = image(&person, &json!({}));
+    let pull = |options: &str| person.berth(&format!("--quiet pull {options} {reference}"));
+    assert_eq!(pull("-o one.sqsh").code, 0);
+    assert_eq!(pull("-o two.sqsh").code, 0);
+    let bytes = |name: &str| fs::read(person.path("work").join(name)).unwrap();
+    assert!(bytes("one.sqsh") == bytes("two.sqsh"));
+    pull("-o two.sqsh").fails(125, "two.sqsh is there already", "choose another name, or replace it with --force");
+    assert_eq!(pull("-o two.sqsh --force --compression none").code, 0);
+    assert!(bytes("two.sqsh").len() > bytes("one.sqsh").len());
+    let mut names: Vec<_> =
+        fs::read_dir(person.path("work")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["image", "one.sqsh", "two.sqsh"], "nothing else is left");
+}
+
+#[test]
+fn settings_that_do_not_exist_are_refused() {
+    let person = Person::new();
+    let reference = image(&person, &json!({}));
+    for (options, message) in [
+        ("-o x.sqsh --compression brotli", "no compression `brotli`"),
+        ("-o x.sqsh --compression zstd:99", "levels 1 to 22"),
+        ("-o x.sqsh --block-size 100K", "squashfs has blocks of"),
+        ("-o x.erofs --compression gzip", "EROFS files are written without compression"),
+    ] {
+        let session = person.berth(&format!("pull {options} {reference}"));
+        assert!(session.code == 2 || session.code == 125, "{session:?}");
+        assert!(session.stderr.contains(message), "{session:?}");
+        assert!(!person.path("work/x.sqsh").exists(), "{options}");
+    }
+}
+
+#[test]
+fn what_is_no_image_is_refused_in_words() {
+    let person = Person::new();
+    fs::write(person.path("work/x.sqsh"), "no image").unwrap();
+    person.berth("run ./x.sqsh true").fails(125, "$DIR/work/x.sqsh is neither a squashfs nor an EROFS image", "");
+}
+
+#[test]
+fn a_container_with_a_name_keeps_its_changes_and_notices_another_file() {
+    if !has_fuse() {
+        return;
+    }
+    let person = Person::new();
+    let reference = image(&person, &json!({}));
+    assert_eq!(person.berth(&format!("--quiet pull -o x.sqsh {reference}")).code, 0);
+    run(&person, &["run", "--name", "kept", "./x.sqsh", "sh", "-c", "echo changed > /srv-note"]).prints("");
+    run(&person, &["run", "--name", "kept", "./x.sqsh", "cat", "/srv-note"]).prints("changed\n");
+    layout::write(&person.path("work/image"), "1", &json!({ "Cmd": ["other"] }));
+    assert_eq!(person.berth(&format!("--quiet pull --force -o x.sqsh --block-size 64K {reference}")).code, 0);
+    let refused = run(&person, &["run", "--name", "kept", "./x.sqsh", "cat", "/srv-note"]);
+    assert_eq!(refused.code, 125, "{refused:?}");
+    assert!(refused.stderr.contains("was made from an earlier"), "{refused:?}");
+}
+
+#[test]
+fn the_server_is_gone_with_the_last_process() {
+    if !has_fuse() {
+        return;
+    }
+    let person = Person::new();
+    let reference = image(&person, &json!({}));
+    assert_eq!(person.berth(&format!("--quiet pull -o x.sqsh {reference}")).code, 0);
+    let file = person.path("work/x.sqsh");
+    let words = ["run", file.to_str().unwrap(), "sh", "-c", "echo started; exec cat /dev/zero"];
+    let mut child = spawn(with_fuse(&person, &words).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    // The server has berth's own command line, with the path in it; the container's process has another.
+    let mut first = [0; 8];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();
+    assert_eq!(&first, b"started\n");
+    assert_eq!(living(file.to_str().unwrap()), 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let begin = std::time::Instant::now();
+    while living(file.to_str().unwrap()) > 0 {
+        assert!(begin.elapsed().as_secs() < 60, "the server lives on");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// Processes, not yet ended, whose command line has this word.
+fn living(word: &str) -> usize {
+    let is = |path: std::path::PathBuf| {
+        let line = fs::read(path.join("cmdline")).unwrap_or_default();
+        let state = fs::read_to_string(path.join("stat")).unwrap_or_default();
+        let ended = state.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with(['Z', 'X']));
+        !ended && line.split(|&byte| byte == 0).any(|part| part == word.as_bytes())
+    };
+    fs::read_dir("/proc").unwrap().flatten().filter(|entry| is(entry.path())).count()
+}
