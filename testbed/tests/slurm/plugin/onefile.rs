@@ -89,8 +89,8 @@ fn a_file_is_started_where_it_is(release: Release) {
 fn tasks_of_a_node_share_a_server_and_steps_do_not(release: Release) {
     let world = with_file(World::nodes(release, 2));
     let mut rows = Rows::default();
-    let step = world.start(&["-N2", "-n4", FILE], HOLD);
-    world.wait_for("ready");
+    let step = world.start(&["-N2", "-n4", FILE], &format!("echo >{HOME}/task$SLURM_PROCID; {HOLD}"));
+    (0..4).for_each(|task| world.wait_for(&format!("task{task}")));
     rows.same("servers on two nodes", servers(&world), 2);
     world.let_go(step).ok();
     // Two steps of one job at once: the end of one is not the other's.
