@@ -12,7 +12,6 @@ use common::Person;
 use common::Session;
 use common::is_root;
 use common::layout;
-use common::spawn;
 use serde_json::json;
 
 /// The user whom the tests are when root runs them, as in `common`.
@@ -164,58 +163,5 @@ fn settings_that_do_not_exist_are_refused() {
 fn what_is_no_image_is_refused_in_words() {
     let person = Person::new();
     fs::write(person.path("work/x.sqsh"), "no image").unwrap();
-    person.berth("run ./x.sqsh true").fails(125, "$DIR/work/x.sqsh is neither a squashfs nor an EROFS image", "");
-}
-
-#[test]
-fn a_container_with_a_name_keeps_its_changes_and_notices_another_file() {
-    if !has_fuse() {
-        return;
-    }
-    let person = Person::new();
-    let reference = image(&person, &json!({}));
-    assert_eq!(person.berth(&format!("--quiet pull -o x.sqsh {reference}")).code, 0);
-    run(&person, &["run", "--name", "kept", "./x.sqsh", "sh", "-c", "echo changed > /srv-note"]).prints("");
-    run(&person, &["run", "--name", "kept", "./x.sqsh", "cat", "/srv-note"]).prints("changed\n");
-    layout::write(&person.path("work/image"), "1", &json!({ "Cmd": ["other"] }));
-    assert_eq!(person.berth(&format!("--quiet pull --force -o x.sqsh --block-size 64K {reference}")).code, 0);
-    let refused = run(&person, &["run", "--name", "kept", "./x.sqsh", "cat", "/srv-note"]);
-    assert_eq!(refused.code, 125, "{refused:?}");
-    assert!(refused.stderr.contains("was made from an earlier"), "{refused:?}");
-}
-
-#[test]
-fn the_server_is_gone_with_the_last_process() {
-    if !has_fuse() {
-        return;
-    }
-    let person = Person::new();
-    let reference = image(&person, &json!({}));
-    assert_eq!(person.berth(&format!("--quiet pull -o x.sqsh {reference}")).code, 0);
-    let file = person.path("work/x.sqsh");
-    let words = ["run", file.to_str().unwrap(), "sh", "-c", "echo started; exec cat /dev/zero"];
-    let mut child = spawn(with_fuse(&person, &words).stdout(Stdio::piped()).stderr(Stdio::piped()));
-    // The server has berth's own command line, with the path in it; the container's process has another.
-    let mut first = [0; 8];
-    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();
-    assert_eq!(&first, b"started\n");
-    assert_eq!(living(file.to_str().unwrap()), 1);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let begin = std::time::Instant::now();
-    while living(file.to_str().unwrap()) > 0 {
-        assert!(begin.elapsed().as_secs() < 60, "the server lives on");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-}
-
-/// Processes, not yet ended, whose command line has this word.
-fn living(word: &str) -> usize {
-    let is = |path: std::path::PathBuf| {
-        let line = fs::read(path.join("cmdline")).unwrap_or_default();
-        let state = fs::read_to_string(path.join("stat")).unwrap_or_default();
-        let ended = state.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with(['Z', 'X']));
-        !ended && line.split(|&byte| byte == 0).any(|part| part == word.as_bytes())
-    };
-    fs::read_dir("/proc").unwrap().flatten().filter(|entry| is(entry.path())).count()
+    person.berth("run ./x.sqsh true").fails(125, "./x.sqsh is neither a squashfs nor an EROFS image", "");
 }
