@@ -97,10 +97,8 @@ fn prepare_for(arguments: &Arguments, command: &[OsString], context: &Context) -
     let wish = options::wish(arguments)?;
     let request = &wish.request;
     if request.stage {
-        // What is kept unpacked is read file by file, and the node's memory keeps what is read.
-        eprintln!(
-            "berth: --container-stage says nothing here: it is for images in one file, which this version has not"
-        );
+        // The node's memory keeps what is read, of trees as of files.
+        eprintln!("berth: --container-stage says nothing yet: images are read where they are");
     }
     let name = request.container_name().map(|(name, flag)| (scoped(arguments, name), flag));
     let mut found = match &name {
