@@ -41,7 +41,7 @@ pub struct Args {
     /// Where to; it is made, or is empty
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
-    /// Only the caller's own ids are mapped, as root inside; without this only where root asks the ids stay
+    /// Map the caller's own ids alone, as root inside; an ordinary user's bundle is always so
     #[arg(long)]
     pub rootless: bool,
     /// When to fetch the image
