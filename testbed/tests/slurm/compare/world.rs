@@ -32,8 +32,8 @@ state() { scontrol show job "$1" | grep -oE '(JobState|Reason|ExitCode)=[^ ]*' |
 /// Where berth's commands have Slurm's names.
 const LINKS: &str = "/opt/berth/bin";
 
-/// Seconds that a script may take: none takes a third of it.
-const PATIENCE: &str = "25";
+/// Seconds that a script may take: none takes a fifth of it.
+const PATIENCE: &str = "50";
 
 /// In front of what was written to standard error.
 const STDERR: &str = "stderr: ";
