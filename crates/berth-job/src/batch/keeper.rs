@@ -15,7 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::wait::{peek_child, peek_status};
+use super::wait::peek_child;
 use super::{Hooks, started, supervisor};
 use crate::control;
 use crate::error::{Error, Result};
@@ -147,18 +147,32 @@ fn guard(queue: &Queue, hooks: Hooks) -> u8 {
             }
             step::exit(i32::from(guard(queue, hooks)))
         }
-        Ok(Some(companion)) => Some(companion),
+        // By a descriptor: it may be killed, too, and its number given to another.
+        Ok(Some(companion)) => process::open(companion).ok(),
         Err(_) => None,
     };
     let outcome = keep(queue, hooks);
     if let Some(companion) = companion {
-        tree::send(companion, libc::SIGKILL);
+        let _ = process::send(&companion, libc::SIGKILL);
     }
     u8::from(outcome.is_err())
 }
 
+/// Removes what processes that were killed have left half-written.
+fn tidy(queue: &Queue) -> Result<()> {
+    let _lock = queue.lock()?;
+    for entry in fs::read_dir(queue.root()).into_iter().flatten().flatten() {
+        // They are written under the lock.
+        if entry.file_name().to_string_lossy().ends_with('~') {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
 /// Until no batch job waits or runs any more.
 fn keep(queue: &Queue, hooks: Hooks) -> Result<()> {
+    tidy(queue)?;
     let signals = Signals::open()?;
     let watch = control::watch(queue.root())?;
     let alive = Alive::open(queue)?;
@@ -209,24 +223,10 @@ impl Keeper<'_> {
                 }
                 continue;
             }
-            if let (Some(status), Some((job, restarts))) = (peek_status(pid), self.job_of_script(pid)?) {
-                started::write_exit(&self.queue.directory(job), restarts, status)?;
-            }
+            started::note_exit(self.queue, pid)?;
             step::wait(pid);
         }
         Ok(())
-    }
-
-    /// The job whose script this process was.
-    fn job_of_script(&self, pid: u32) -> Result<Option<(u32, u32)>> {
-        for entry in self.queue.active()?.iter().filter(|entry| entry.kind == Kind::Batch && entry.is_running()) {
-            let Ok(job) = self.queue.job(entry.id) else { continue };
-            let directory = self.queue.directory(entry.id);
-            if started::process(&directory, job.restarts).is_some_and(|process| process.pid == pid) {
-                return Ok(Some((entry.id, job.restarts)));
-            }
-        }
-        Ok(None)
     }
 
     fn give_up(&self, id: u32) -> Result<()> {

@@ -26,6 +26,7 @@ pub fn become_script(
     error: Option<String>,
     restarts: u32,
 ) -> i32 {
+    let _ = rustix::thread::set_name(c"berth-script");
     match started::claim(directory, restarts) {
         Ok(true) => {}
         // Another process is the script already.

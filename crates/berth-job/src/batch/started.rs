@@ -8,9 +8,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::wait::peek_status;
 use crate::error::{Error, Result};
 use crate::process::Process;
-use crate::queue::{read_file, write_file};
+use crate::queue::{Queue, read_file, write_file};
+use crate::record::Kind;
 
 /// Claims the right to become the script: this process' own. False where another has it.
 pub fn claim(directory: &Path, restarts: u32) -> Result<bool> {
@@ -41,6 +43,20 @@ pub fn write_exit(directory: &Path, restarts: u32, status: i32) -> Result<()> {
 /// How it ended, if somebody wrote it down.
 pub fn exit(directory: &Path, restarts: u32) -> Option<i32> {
     String::from_utf8(read_file(&exit_path(directory, restarts)).ok()??).ok()?.parse().ok()
+}
+
+/// Writes down how a child ended that is no child by birth, if it was a job's script. It is not waited for yet.
+pub fn note_exit(queue: &Queue, pid: u32) -> Result<()> {
+    for entry in queue.active()?.iter().filter(|entry| entry.kind == Kind::Batch && entry.is_running()) {
+        let Ok(job) = queue.job(entry.id) else { continue };
+        let directory = queue.directory(entry.id);
+        if process(&directory, job.restarts).is_some_and(|process| process.pid == pid)
+            && let Some(status) = peek_status(pid)
+        {
+            return write_exit(&directory, job.restarts, status);
+        }
+    }
+    Ok(())
 }
 
 /// What is left when the job is over.

@@ -48,6 +48,16 @@ pub fn run(queue: &Queue, id: u32, hooks: Hooks, keeper: &Alive) -> Result<()> {
         early_signal_sent: false,
     };
     supervisor.watch(&signals, &inbox, keeper)?;
+    // A process that was killed before it could become the script has done nothing yet.
+    while let Script::Child(pid, _) = supervisor.script
+        && started::process(&supervisor.directory, supervisor.job.restarts).is_none()
+        && supervisor.ended.is_none()
+        && supervisor.exit().is_some_and(|exit| exit.signal == libc::SIGKILL as u8)
+    {
+        step::wait(pid);
+        supervisor.script = start(queue, &mut supervisor.job, hooks)?;
+        supervisor.watch(&signals, &inbox, keeper)?;
+    }
     supervisor.finish()?;
     keeper.replace(queue)
 }
@@ -221,9 +231,10 @@ impl Supervisor<'_> {
 
     /// Sends a signal to the script and all below it.
     fn send_all(&self, number: i32) {
+        let mark = lost::mark(&self.job);
         let mut all: Vec<u32> = self.script_pid().into_iter().collect();
-        all.extend(self.script_pid().map(tree::below).into_iter().flatten());
-        all.extend(tree::below(std::process::id()));
+        all.extend(self.script_pid().map(|pid| tree::below(pid, &mark)).into_iter().flatten());
+        all.extend(tree::below(std::process::id(), &mark));
         all.sort_unstable();
         all.dedup();
         all.into_iter().for_each(|pid| tree::send(pid, number));
@@ -250,6 +261,8 @@ impl Supervisor<'_> {
             if pid == script {
                 return;
             }
+            // A keeper that this process had to start has been killed: what it kept is inherited.
+            let _ = started::note_exit(self.queue, pid);
             step::wait(pid);
         }
     }
@@ -275,8 +288,9 @@ impl Supervisor<'_> {
     /// Ends what is left of the job, and writes down how it ended.
     fn finish(mut self) -> Result<()> {
         let exit = self.exit();
+        let mark = lost::mark(&self.job);
         let mut usage = Usage::default();
-        for pid in tree::below(std::process::id()) {
+        for pid in tree::below(std::process::id(), &mark) {
             if Some(pid) != self.script_pid() {
                 tree::send(pid, libc::SIGKILL);
             }
@@ -328,7 +342,7 @@ impl Supervisor<'_> {
             started::remove(&self.directory, self.job.restarts);
         }
         // Only now: should this process be killed before, the script's end is still there to be asked for.
-        step::kill_children(&mut usage);
+        step::kill_children(&mut usage, &mark);
         Ok(())
     }
 }

@@ -70,9 +70,9 @@ pub fn become_subreaper() {
 
 /// Ends what tasks have left behind: it has become this process' own, and has no place outside of a step.
 #[allow(unsafe_code)]
-pub fn kill_children(usage: &mut Usage) {
+pub fn kill_children(usage: &mut Usage, mark: &str) {
     loop {
-        let children = tree::children();
+        let children = tree::children(mark);
         if children.is_empty() {
             return;
         }

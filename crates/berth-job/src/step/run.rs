@@ -13,7 +13,7 @@ use super::{Ended, Input, Launch, Outcome, Output, Usage, attach, pty, report, t
 use crate::control::{Inbox, To, WAKE};
 use crate::error::{Error, Result};
 use crate::record::{Exit, StepId};
-use crate::time;
+use crate::{lost, time};
 
 /// How long endings are collected before they are told, so that tasks that end alike are told together.
 const TOGETHER: Duration = Duration::from_millis(100);
@@ -367,7 +367,8 @@ impl<'a> Running<'a> {
 
     /// After the last task.
     fn finish(mut self) -> Outcome {
-        kill_children(&mut self.usage);
+        let mark = self.launch.environment.get(lost::MARK).map(|mark| mark.to_string_lossy().into_owned());
+        kill_children(&mut self.usage, &mark.unwrap_or_default());
         for stream in &mut self.streams {
             let sink = sink_of(&self.launch, stream.is_error);
             stream.drain(&attach::Copied::new(sink, &mut self.attached, stream.is_error));

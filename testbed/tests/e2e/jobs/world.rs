@@ -99,14 +99,29 @@ impl World {
     pub fn keepers(&self) -> Vec<i32> {
         let queue = self.fixture.path("queue");
         let queue = queue.to_str().expect("a path of text").as_bytes();
-        let is_ours = |pid: &i32| {
-            let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-            read("cmdline").ends_with(b"job-keeper\0")
-                && read("environ").windows(queue.len()).any(|window| window == queue)
-        };
+        let is_ours = |pid: &i32| is_keeper(*pid, queue);
         let all = fs::read_dir("/proc").expect("processes").flatten();
         all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
     }
+
+    /// Kills one, unless it has become a script since it was found.
+    pub fn kill(&self, pid: i32) -> bool {
+        let queue = self.fixture.path("queue");
+        let is_still = is_keeper(pid, queue.to_str().expect("a path of text").as_bytes());
+        if is_still {
+            process::kill(pid, libc::SIGKILL);
+        }
+        is_still
+    }
+}
+
+/// Whether it is a keeper or a supervisor of a queue, by what it was started as.
+fn is_keeper(pid: i32, queue: &[u8]) -> bool {
+    let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    read("environ").windows(queue.len()).any(|window| window == queue)
+        && read("cmdline").ends_with(b"job-keeper\0")
+        // What is about to become a script is the job itself.
+        && read("comm") != b"berth-script\n"
 }
 
 /// Waits for a condition.
