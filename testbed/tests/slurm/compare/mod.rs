@@ -45,7 +45,7 @@ pub const CHAPTER: Chapter = Chapter {
         Case {
             name: "jobs_are_alike_under_both",
             needs: &const { crate::needs(Release::Trixie) },
-            limit: Duration::from_secs(300),
+            limit: Duration::from_secs(600),
             run: world::jobs_are_alike_under_both,
         },
         Case {

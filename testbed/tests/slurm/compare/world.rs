@@ -32,8 +32,8 @@ state() { scontrol show job "$1" | grep -oE '(JobState|Reason|ExitCode)=[^ ]*' |
 /// Where berth's commands have Slurm's names.
 const LINKS: &str = "/opt/berth/bin";
 
-/// Seconds that a script may take: none takes a third of it.
-const PATIENCE: &str = "25";
+/// Seconds that a script may take: none takes a fifth of it.
+const PATIENCE: &str = "50";
 
 /// In front of what was written to standard error.
 const STDERR: &str = "stderr: ";
@@ -138,6 +138,8 @@ fn observe(cluster: &Cluster, user: &'static str, row: &Row, under_berth: bool) 
     let mut add = |sign: &str, lines: &str| {
         let lines = lines.replace(&place, "HERE").replace(user, "USER");
         let lines = lines.replace(&numeric_id(user), "USERID");
+        // A task that runs is not known to Slurm's srun until the node has said so.
+        let lines = lines.replace("task 0: unknown", "task 0: running");
         let kept = lines.lines().filter(|line| !is_of_chance(line));
         let mut normal: Vec<String> = kept.map(|line| jobs.normalize(line)).collect();
         if sign == STDERR {
