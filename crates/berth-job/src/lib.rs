@@ -19,6 +19,7 @@ pub mod batch;
 pub mod control;
 pub mod environment;
 pub mod error;
+pub mod links;
 pub mod lost;
 pub mod node;
 pub mod options;

@@ -10,6 +10,7 @@ use crate::allocate::allocate;
 use crate::control::{self, Inbox, Request as Asked, To};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
+use crate::links;
 use crate::lost;
 use crate::node::Node;
 use crate::options::{Request, Verb};
@@ -90,7 +91,7 @@ impl Salloc {
         let failed = |e: io::Error| Error::system("start the command", e);
         let foreground = Foreground::of(is_shell);
         let pid = match step::fork().map_err(failed)? {
-            None => self.become_command(job, &foreground),
+            None => self.become_command(queue, job, &foreground),
             Some(pid) => pid,
         };
         foreground.give(pid);
@@ -153,13 +154,14 @@ impl Salloc {
     }
 
     /// In the child.
-    fn become_command(&self, job: &Job, foreground: &Foreground) -> ! {
+    fn become_command(&self, queue: &Queue, job: &Job, foreground: &Foreground) -> ! {
         foreground.enter();
         step::reset_signals();
         let mut environment = Environment::own();
         environment.set_job(job);
         environment.set("SLURM_SUBMIT_DIR", submit::directory(None));
         environment.set(lost::MARK, lost::mark(job));
+        links::add(&mut environment, queue.root());
         if self.request.directory.is_some() {
             step::enter_directory(&job.directory, &self.node.name);
         }

@@ -14,7 +14,7 @@ use crate::options::pattern::{self, Names};
 use crate::queue::read_file;
 use crate::record::Job;
 use crate::step::{become_command, open_output, reset_signals};
-use crate::{lost, step, submit};
+use crate::{links, lost, step, submit};
 
 /// In the child: becomes the script. Comes back with an exit code where it cannot.
 pub fn become_script(
@@ -67,7 +67,12 @@ pub fn become_script(
     }
     let script = submitted.join("slurm_script");
     match container {
-        None => step::enter_directory(&job.directory, &node.name),
+        None => {
+            if let Some(queue) = directory.ancestors().nth(2) {
+                links::add(&mut environment, queue);
+            }
+            step::enter_directory(&job.directory, &node.name);
+        }
         Some(container) => {
             let _ = std::env::set_current_dir(&job.directory);
             if let Err(text) = container.enter(&mut environment) {
