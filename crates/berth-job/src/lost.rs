@@ -9,9 +9,11 @@ use crate::record::Job;
 /// The variable that marks what belongs to a job.
 pub const MARK: &str = "BERTH_JOB_MARK";
 
-/// Its value: the job's number and when it was submitted, so that a number that is given again is no mistake.
+/// Its value: the job's number and when it was submitted, so that a number that is given again is no mistake, and which queue
+/// it is of, where the user has several.
 pub fn mark(job: &Job) -> String {
-    format!("{}.{}.{}", job.id, job.submitted, job.restarts)
+    let queue = std::env::var("BERTH_QUEUE").unwrap_or_default();
+    format!("{}.{}.{}.{queue}", job.id, job.submitted, job.restarts)
 }
 
 /// Ends all processes of this user that have the job's mark.
