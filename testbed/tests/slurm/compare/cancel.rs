@@ -31,11 +31,11 @@ pub const ROWS: &[Row] = &[
     ),
     same(
         "Ctrl-C at srun, twice",
-        "srun bash -c 'touch up; sleep 100' & p=$!; there up; kill -INT $p; sleep 0.3; kill -INT $p; wait $p; echo $?; rm up",
+        "srun bash -c 'touch up; sleep 100' 2>err & p=$!; there up; kill -INT $p; sleep 0.3; kill -INT $p; wait $p; echo $?; grep -oE 'srun: (interrupt|forcing|Job step).*' err | sort -u; rm up err",
     ),
     same(
         "SIGTERM at srun",
-        "srun bash -c 'touch up; sleep 100' & p=$!; there up; kill -TERM $p; wait $p; echo $?; rm up",
+        "srun bash -c 'touch up; sleep 100' 2>err & p=$!; there up; kill -TERM $p; wait $p; echo $?; grep -oE 'srun: (interrupt|forcing|Job step).*' err | sort -u; rm up err",
     ),
     same(
         "another signal is passed on",
