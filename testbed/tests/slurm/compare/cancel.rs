@@ -15,7 +15,7 @@ pub const ROWS: &[Row] = &[
     same("scancel of a job that waits", "j=$(wrap -H --wrap true); scancel $j; echo $?; ended $j; state $j"),
     same(
         "scancel of a step",
-        "j=$(job -o out --wrap 'srun -n1 bash -c \"touch up; sleep 100\"; echo srun ended with $?'); there up; scancel $j.0; ended $j; state $j; sort out; rm up out",
+        "j=$(job -o out --wrap 'srun -n1 bash -c \"touch up; sleep 100\"; echo srun ended with $?'); there up; scancel $j.0; ended $j; state $j; sort out | grep -vE 'Force Terminated|Job step aborted'; rm up out",
     ),
     same(
         "scancel with a signal",
