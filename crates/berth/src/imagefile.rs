@@ -54,7 +54,11 @@ pub fn open_if_file(text: &str) -> Result<Option<Image>, CommandError> {
     let name = path.display().to_string();
     let file = File::open(&path).map_err(|error| CommandError::io("open", &path, error))?;
     let shared = file.try_clone().map_err(|error| CommandError::io("open", &path, error))?;
-    let tree = berth_imagefile::open(shared, &name)?;
+    let tree = match berth_imagefile::open(shared, &name) {
+        // An archive, perhaps: others know what to say of it.
+        Err(berth_imagefile::Error::NotAnImage { .. }) if !named => return Ok(None),
+        opened => opened?,
+    };
     // What a file of this name was can be told from what it is by its head: a writer puts sizes and places of all tables there.
     let mut head = vec![0; HEAD];
     let length = file.read_at(&mut head, 0).map_err(|error| CommandError::io("read", &path, error))?;
@@ -154,8 +158,10 @@ mod tests {
             assert!(open_if_file(text).unwrap().is_none(), "{text}");
         }
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x");
-        std::fs::write(&path, "nothing").unwrap();
-        assert!(open_if_file(path.to_str().unwrap()).is_err());
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        std::fs::write(path("x"), "nothing").unwrap();
+        std::fs::write(path("x.sqsh"), "nothing").unwrap();
+        assert!(open_if_file(&path("x")).unwrap().is_none());
+        assert!(open_if_file(&path("x.sqsh")).is_err());
     }
 }
