@@ -67,8 +67,11 @@ fn into_file(args: &Args, file: &std::path::Path, context: &Context) -> Result<E
     let [image] = args.images.as_slice() else {
         return Err(CommandError::usage("--output takes one image: a file holds no more"));
     };
-    let wish =
-        onefile::write::Wish { compression: args.compression.as_deref(), block_size: args.block_size, replace: args.force };
+    let wish = onefile::write::Wish {
+        compression: args.compression.as_deref(),
+        block_size: args.block_size,
+        replace: args.force,
+    };
     let written = onefile::write::write(image, file, wish, &args.source, context)?;
     if context.json() {
         output::json(&serde_json::json!({ "name": image, "digest": written.digest, "bytes": written.bytes }))?;
