@@ -6,7 +6,8 @@ use crate::control::{self, Request, To};
 use crate::error::{Error, Result};
 use crate::options::array;
 use crate::process::Process;
-use crate::queue::Queue;
+use crate::queue::active::Entry;
+use crate::queue::{Locked, Queue};
 use crate::record::{Job, Reason, State, StepId};
 use crate::time;
 
@@ -46,17 +47,15 @@ pub fn cancel(queue: &Queue, target: &Target, request: &Request) -> Result<()> {
         return cancel_element(queue, target, element, request);
     }
     let job = queue.job(target.job)?;
-    let elements: Vec<u32> =
-        queue.elements(target.job).into_iter().map(|(_, id)| id).filter(|id| *id != target.job).collect();
     let mut found = false;
-    for id in elements {
-        found |= cancel_one(queue, id, target.step, request)?;
-    }
+    // What waits goes first: the end of an element that runs would make room for the next.
     if job.array.as_ref().is_some_and(|array| array.task.is_none()) && job.state == State::Pending {
         found |= cancel_waiting(queue, target.job, request)?;
-    } else {
-        found |= cancel_one(queue, target.job, target.step, request)?;
     }
+    for (_, id) in queue.elements(target.job).into_iter().filter(|(_, id)| *id != target.job) {
+        found |= cancel_one(queue, id, target.step, request)?;
+    }
+    found |= cancel_one(queue, target.job, target.step, request)?;
     if found { Ok(()) } else { Err(Error::NoJob) }
 }
 
@@ -84,11 +83,21 @@ fn receiver(queue: &Queue, job: &Job, step: Option<StepId>) -> Result<To> {
 
 /// Takes a job out of the queue that waits.
 fn cancel_waiting(queue: &Queue, id: u32, request: &Request) -> Result<bool> {
-    if request.signal.is_some_and(|number| number != libc::SIGKILL) {
+    if only_for_running(request) {
         return Ok(false);
     }
     let lock = queue.lock()?;
-    let mut entries = queue.active()?;
+    let entries = queue.active()?;
+    remove_waiting(queue, id, request, entries, lock)
+}
+
+/// Whether it is a signal that means nothing to a job that waits.
+fn only_for_running(request: &Request) -> bool {
+    request.signal.is_some_and(|number| number != libc::SIGKILL)
+}
+
+/// The same under the lock that is held.
+fn remove_waiting(queue: &Queue, id: u32, request: &Request, mut entries: Vec<Entry>, lock: Locked) -> Result<bool> {
     let Some(at) = entries.iter().position(|entry| entry.id == id) else { return Ok(false) };
     if entries[at].is_running() {
         // It has been started meanwhile.
@@ -126,11 +135,13 @@ fn cancel_element(queue: &Queue, target: &Target, element: u32, request: &Reques
         entry.id == target.job && list.is_some_and(|list| list.contains(&element))
     });
     if let Some(at) = waiting {
+        if only_for_running(request) {
+            return Ok(());
+        }
+        // In one go: an element with an entry of its own could be started.
         let at = queue.split(&mut entries, at, element, &lock)?;
         let id = entries[at].id;
-        queue.write_active(&entries, &lock)?;
-        drop(lock);
-        return cancel_one(queue, id, target.step, request).map(drop);
+        return remove_waiting(queue, id, request, entries, lock).map(drop);
     }
     drop(lock);
     let started = queue.elements(target.job).into_iter().find(|(task, _)| *task == element);
@@ -182,6 +193,9 @@ pub fn requeue(queue: &Queue, id: u32) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::{Request as OfLine, Verb};
+    use crate::record::Array;
+    use crate::submit;
 
     #[test]
     fn jobs_elements_and_steps_are_told_apart() {
@@ -193,5 +207,31 @@ mod tests {
         for text in ["", "abc", "0", "5_", "5.x", "-1"] {
             assert_eq!(Target::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn an_element_that_waits_goes_and_the_others_stay_until_the_array_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = Queue::at(dir.path().join("q")).unwrap();
+        let array = Array { job: 1, waiting: "1-3".to_owned(), ..Array::default() };
+        let job = submit::job(&OfLine::default(), Verb::Sbatch, &[]);
+        let job = Job { id: 1, array: Some(array), ..job };
+        let lock = queue.lock().unwrap();
+        assert_eq!(queue.new_id(&lock).unwrap(), 1);
+        queue.write_job(&job).unwrap();
+        queue.write_active(&[Entry::of(&job)], &lock).unwrap();
+        drop(lock);
+        let end = Request::end(7);
+        cancel(&queue, &Target::parse("1_2").unwrap(), &end).unwrap();
+        let (id, one) = (queue.elements(1)[0].1, queue.active().unwrap());
+        assert_eq!((one.len(), one[0].waiting.as_deref()), (1, Some("1,3")));
+        let gone = queue.job(id).unwrap();
+        assert_eq!((gone.state, gone.cancelled_by), (State::Cancelled, Some(7)));
+        // A signal that is no end is for those that run.
+        let signal = Request { signal: Some(libc::SIGUSR1), ..end };
+        assert!(cancel(&queue, &Target::parse("1").unwrap(), &signal).is_err());
+        cancel(&queue, &Target::parse("1").unwrap(), &end).unwrap();
+        assert!(queue.active().unwrap().is_empty());
+        assert_eq!(queue.job(1).unwrap().state, State::Cancelled);
     }
 }
