@@ -19,13 +19,14 @@ use crate::{CommandError, Context, start};
   berth run ubuntu:24.04 cat /etc/os-release
   berth run -v /scratch -e OMP_NUM_THREADS=8 nvcr.io#nvidia/pytorch:24.05-py3 python train.py
   berth run --remap-root --name build debian:12 apt-get install -y gcc
-  berth run --contained --net busybox sh"
+  berth run --contained --net busybox sh
+  berth run ./tools.sqsh make"
 )]
 pub struct Args {
     /// See [`ContainerOptions`].
     #[command(flatten)]
     pub container: ContainerOptions,
-    /// The image: [docker://]NAME[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE (- is standard input), dir:PATH, containers-storage:NAME, dockerd://NAME, podman://NAME
+    /// The image: [docker://]NAME[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE (- is standard input), dir:PATH, containers-storage:NAME, dockerd://NAME, podman://NAME, or the path of an image in one file (.sqsh, .erofs)
     #[arg(value_name = "IMAGE")]
     pub image: String,
     /// The command and its arguments; the image's own when left out
