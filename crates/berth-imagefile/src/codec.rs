@@ -3,6 +3,8 @@
 //! A block is decompressed into a buffer of the size that it may have at most: whatever a block claims, it cannot become
 //! longer than that.
 
+mod lzo;
+
 use std::io::Read;
 use std::io::Write;
 
@@ -34,7 +36,7 @@ pub enum Compressor {
     Gzip = 1,
     /// The older lzma format; never merged into the kernel.
     Lzma = 2,
-    /// lzo1x; known, not read.
+    /// lzo1x; read, not written.
     Lzo = 3,
     /// xz.
     Xz = 4,
@@ -108,6 +110,7 @@ impl Compression {
 pub(crate) enum Decoder {
     Gzip(Box<Decompress>),
     Lzma,
+    Lzo,
     Xz,
     Lz4,
     Zstd(Box<zstd::bulk::Decompressor<'static>>),
@@ -119,7 +122,7 @@ impl Decoder {
         Ok(match compressor {
             Compressor::Gzip => Decoder::Gzip(Box::new(Decompress::new(true))),
             Compressor::Lzma => Decoder::Lzma,
-            Compressor::Lzo => return Err("it is compressed with lzo, which we do not read".to_owned()),
+            Compressor::Lzo => Decoder::Lzo,
             Compressor::Xz => Decoder::Xz,
             Compressor::Lz4 => Decoder::Lz4,
             Compressor::Zstd => {
@@ -143,6 +146,7 @@ impl Decoder {
                 let reader = LzmaReader::new_mem_limit(input, XZ_MEMORY_KIB, None);
                 read_all(reader.map_err(|error| format!("an lzma block: {error}"))?, output)
             }
+            Decoder::Lzo => lzo::decompress(input, output).map_err(|reason| format!("an lzo block: {reason}")),
             Decoder::Xz => read_all(XzReader::new_mem_limit(input, false, XZ_MEMORY_KIB), output),
             Decoder::Lz4 => {
                 lz4_flex::block::decompress_into(input, output).map_err(|error| format!("an lz4 block: {error}"))

@@ -150,3 +150,38 @@ fn a_planted_difference_is_found() {
     let differences = support::differences(&read(&image), &expected);
     assert!(differences.iter().any(|line| line.contains("deeper/still")), "{differences:#?}");
 }
+
+#[test]
+fn a_large_directory_is_found_through() {
+    use berth_imagefile::write::Content;
+    use berth_imagefile::write::Metadata;
+    use berth_imagefile::write::Sink as _;
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("large.erofs");
+    let mut writer = ErofsWriter::create(File::create_new(&image).unwrap(), "image", Options::default()).unwrap();
+    for number in 0..30_000 {
+        let path = format!("many/file {number:06}");
+        writer.add(path.as_bytes(), &Metadata::default(), Content::Symlink(b"somewhere")).unwrap();
+    }
+    writer.finish().unwrap();
+    let tree = berth_imagefile::open(File::open(&image).unwrap(), "image").unwrap();
+    let many = tree.lookup(tree.root(), b"many").unwrap().unwrap();
+    for number in (0..30_000).step_by(499) {
+        let name = format!("file {number:06}");
+        let node = tree.lookup(many, name.as_bytes()).unwrap().unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(tree.read_link(node).unwrap(), b"somewhere");
+    }
+    for missing in ["file", "file 030000", "!", "~"] {
+        assert_eq!(tree.lookup(many, missing.as_bytes()).unwrap(), None, "{missing}");
+    }
+    let mut count = 0;
+    tree.read_dir(many, 0, &mut |_| {
+        count += 1;
+        true
+    })
+    .unwrap();
+    assert_eq!(count, 30_000);
+    if support::has("fsck.erofs", "erofs-utils") {
+        support::run("fsck.erofs", &["--extract", image.to_str().unwrap()]);
+    }
+}

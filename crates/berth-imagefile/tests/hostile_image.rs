@@ -79,3 +79,52 @@ fn every_seed_is_an_image() {
         assert!(berth_imagefile::listing::listing(&*tree, 1000).unwrap().len() > 45);
     }
 }
+
+/// A squashfs image of three directories in each other, with nothing compressed, and where the entry of the innermost is.
+fn nested() -> (Vec<u8>, usize) {
+    use berth_imagefile::Compression;
+    use berth_imagefile::squashfs::Options;
+    use berth_imagefile::squashfs::SquashfsWriter;
+    use berth_imagefile::write::Sink as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    let options = Options { compression: Compression::None, threads: 1, ..Options::default() };
+    let mut writer = SquashfsWriter::create(fs::File::create_new(&path).unwrap(), "image", options).unwrap();
+    writer.add_implied(b"outer/middle/innermost").unwrap();
+    writer.finish().unwrap();
+    let image = fs::read(path).unwrap();
+    let name = image.windows(9).position(|bytes| bytes == b"innermost").unwrap();
+    (image, name)
+}
+
+fn open(image: &[u8]) -> std::sync::Arc<dyn berth_imagefile::Tree> {
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, image).unwrap();
+    berth_imagefile::open(file, "image").unwrap()
+}
+
+/// The error of a lookup of the innermost directory, and of the listing of the one above.
+fn faults(image: &[u8]) -> [String; 2] {
+    let tree = open(image);
+    let outer = tree.lookup(tree.root(), b"outer").unwrap().unwrap();
+    let middle = tree.lookup(outer, b"middle").unwrap().unwrap();
+    let found = tree.lookup(middle, b"innermost").unwrap_err().to_string();
+    [found, berth_imagefile::listing::listing(&*tree, 100).unwrap_err().to_string()]
+}
+
+#[test]
+fn a_directory_that_holds_one_above_it_is_an_error() {
+    let (mut image, name) = nested();
+    assert_eq!(berth_imagefile::listing::listing(&*open(&image), 100).unwrap().len(), 4);
+    // The root's place takes that of the innermost directory.
+    let root = [image[32], image[33]];
+    image[name - 8..name - 6].copy_from_slice(&root);
+    for fault in faults(&image) {
+        assert!(fault.contains("holds a directory that lies behind it"), "{fault}");
+    }
+    // The same, listed as a file.
+    image[name - 4] = 2;
+    let [lookup, listing] = faults(&image);
+    assert!(lookup.contains("an entry of the wrong type"), "{lookup}");
+    assert!(listing.contains("not of the kind that its directory says"), "{listing}");
+}

@@ -165,3 +165,30 @@ fn what_is_no_image_is_refused_in_words() {
     fs::write(person.path("work/x.sqsh"), "no image").unwrap();
     person.berth("run ./x.sqsh true").fails(125, "./x.sqsh is neither a squashfs nor an EROFS image", "");
 }
+
+#[test]
+fn a_pull_that_is_killed_leaves_a_whole_file_or_none() {
+    let person = Person::new();
+    let reference = image(&person, &json!({}));
+    let file = person.path("work/x.sqsh");
+    let words = ["--quiet", "pull", "-o", "x.sqsh", "--compression", "zstd:19", &reference];
+    // Sooner and later, until one comes too late.
+    for delay in (0..).map(|step| step * 7) {
+        let mut child = spawn(person.command(&words).stdout(Stdio::null()).stderr(Stdio::null()));
+        std::thread::sleep(std::time::Duration::from_millis(delay));
+        let ended = child.try_wait().unwrap().is_some();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let names: Vec<_> =
+            fs::read_dir(person.path("work")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(names.iter().all(|name| name == "image" || name == "x.sqsh"), "after {delay} ms: {names:?}");
+        if file.exists() {
+            let tree = berth_imagefile::open(fs::File::open(&file).unwrap(), "x.sqsh").unwrap();
+            assert!(berth_imagefile::listing::listing(&*tree, 1000).unwrap().len() > 10);
+            fs::remove_file(&file).unwrap();
+        }
+        if ended {
+            return;
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Layers merged into one tree while they stream by, the newest first, so that each name that counts is written once.
 //!
 //! What an older layer has counts only where no newer one has the name, deleted it, or made a directory above it opaque.
-//! All of that is known when the older layer's turn comes: names and what they hide wait in memory ([`Index`]), contents
+//! All of that is known when the older layer's turn comes: names and what they hide wait in memory (`Index`), contents
 //! go on at once. The result is what overlayfs shows of the layers on top of each other.
 //!
 //! One thing needs the contents of a name that does not count: a hard link to it, later in its layer, that does. Files that
