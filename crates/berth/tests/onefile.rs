@@ -12,6 +12,7 @@ use common::Person;
 use common::Session;
 use common::is_root;
 use common::layout;
+use common::spawn;
 use serde_json::json;
 
 /// The user whom the tests are when root runs them, as in `common`.
