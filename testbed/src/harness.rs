@@ -361,7 +361,8 @@ fn one(chapters: &[Chapter], wanted: &str) -> ExitCode {
 /// Processes below this one after they had a moment to end by themselves: a killed process takes time to go.
 fn leftovers() -> Vec<i32> {
     let own = std::process::id() as i32;
-    let deadline = Instant::now() + Duration::from_secs(5);
+    // The server of an image in one file stays for some seconds.
+    let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         // podman's pause process outlives its command on purpose, and conmon what it writes: not of this test's doing.
         let (peers, left): (Vec<i32>, Vec<i32>) = process::descendants(own)

@@ -57,13 +57,17 @@ fn make_directory(path: &Path, mode: libc::mode_t, owner: Option<(u32, u32)>) ->
         }
         let there = std::fs::symlink_metadata(path)?;
         let wanted = owner.map_or(0, |(uid, _)| uid);
-        if !there.is_dir() || there.uid() != wanted || there.mode() & 0o022 != 0 {
+        let is_safe = there.is_dir() && there.mode() & 0o022 == 0;
+        if is_safe && there.uid() == wanted {
+            return Ok(());
+        }
+        // Root's own, where only root makes names: another step of the user's has just made it, or was killed then.
+        if !is_safe || there.uid() != 0 {
             return Err(std::io::Error::other(format!(
                 "{} is not a directory of user {wanted} that nobody else can write",
                 path.display()
             )));
         }
-        return Ok(());
     }
     // The umask may have taken bits away.
     // SAFETY: a C string and numbers.
@@ -136,4 +140,29 @@ fn clean(settings: &Settings, directory: &Path, uid: u32, what: &str, in_words: 
 fn group_of(path: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
     std::fs::symlink_metadata(path).ok().map(|metadata| metadata.gid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_was_made_and_not_given_yet_is_given_and_anothers_is_not_taken() {
+        use std::os::unix::fs::MetadataExt;
+        // SAFETY: no arguments.
+        if unsafe { libc::geteuid() } != 0 {
+            return;
+        }
+        let place = std::env::temp_dir().join(format!("berth-site-{}", std::process::id()));
+        let path = place.join("12345");
+        make_directory(&place, 0o755, None).unwrap();
+        make_directory(&path, 0o700, None).unwrap();
+        for _ in 0..2 {
+            make_directory(&path, 0o700, Some((12345, 12345))).unwrap();
+            let there = std::fs::metadata(&path).unwrap();
+            assert_eq!((there.uid(), there.gid(), there.mode() & 0o777), (12345, 12345, 0o700));
+        }
+        assert!(make_directory(&path, 0o700, Some((54321, 54321))).is_err());
+        std::fs::remove_dir_all(&place).unwrap();
+    }
 }

@@ -193,7 +193,11 @@ fn a_fetch_and_an_entrypoint_end_when_they_are_told_to(release: Release) {
     let jobs = world.cluster.root().run(&["squeue", "-h", "-t", "R", "-o", "%i"]).ok();
     for job in jobs.lines() {
         // Limits are minutes: an end that is now comes to the same.
-        world.cluster.root().run(&["scontrol", "update", &format!("JobId={job}"), "EndTime=now"]).ok();
+        // In the second of its start, Slurm takes that for no time at all.
+        world.cluster.wait_until("it ends now", || {
+            let line = ["scontrol", "update", &format!("JobId={job}"), "EndTime=now"];
+            world.cluster.root().run(&line).code() == 0
+        });
     }
     for said in steps.map(crate::world::Step::end) {
         // The words are slurmstepd's; on a busy node srun is told to go before they reach it.
@@ -223,7 +227,7 @@ fn a_jobs_containers_end_with_it_alone(release: Release) {
     let mut rows = Rows::default();
     // Each writes once it has made its container, and uses it again when it is let go.
     let script = "#!/bin/bash
-srun --overlap -n1 --container-image=small --container-name=work sh -c 'test ! -e /mark && echo $SLURM_JOB_ID >/mark'
+srun --overlap -n1 --container-image=small --container-name=work sh -c 'test ! -e /mark && echo $SLURM_JOB_ID >/mark' 2>~/said-$SLURM_JOB_NAME || exit
 echo >~/made-$SLURM_JOB_NAME-$SLURM_RESTART_COUNT
 until [ -e ~/go-$SLURM_JOB_NAME ]; do sleep 0.05; done
 test \"$(srun --overlap -n1 --container-name=work cat /mark)\" = $SLURM_JOB_ID && echo >~/used-$SLURM_JOB_NAME
@@ -233,8 +237,14 @@ test \"$(srun --overlap -n1 --container-name=work cat /mark)\" = $SLURM_JOB_ID &
         world.user().run_with(&options, script.as_bytes()).ok().trim().to_owned()
     };
     let (first, second) = (submit("a"), submit("b"));
-    world.wait_for("made-a-");
-    world.wait_for("made-b-");
+    for name in ["a", "b"] {
+        let path = world.cluster.path(format!("/home/tuser1/made-{name}-"));
+        let said = || world.user().shell(&format!("cat said-{name}")).stdout;
+        world.cluster.wait_until("it has its container", || {
+            assert!(path.exists() || !said().contains("error"), "job {name}: {}", said());
+            path.exists()
+        });
+    }
     world.user().run(&["touch", "go-a"]).ok();
     world.wait_for("used-a");
     world.cluster.wait_until("the first ends", || world.cluster.job_ended(&first));
@@ -254,7 +264,7 @@ test \"$(srun --overlap -n1 --container-name=work cat /mark)\" = $SLURM_JOB_ID &
     world.cluster.wait_until("the second ends", || world.cluster.job_ended(&second));
     world.cluster.wait_until("its container is gone", || list().is_empty());
     rows.end();
-    world.user().shell("rm made-* used-* go-*").ok();
+    world.user().shell("rm made-* used-* go-* said-*").ok();
     world.forget_containers();
     world.assert_clean();
 }

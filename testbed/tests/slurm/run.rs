@@ -222,7 +222,11 @@ fn a_time_limit_ends_the_program(release: Release) {
     let step = world.start(&["-t", "10"], POLITE);
     world.wait_for("ready");
     // Limits are minutes: an end that is now comes to the same, when slurmctld looks for it next.
-    world.cluster.root().run(&["scontrol", "update", &format!("JobId={}", world.job()), "EndTime=now"]).ok();
+    // In the second of its start, Slurm takes that for no time at all.
+    let job = format!("JobId={}", world.job());
+    world.cluster.wait_until("it ends now", || {
+        world.cluster.root().run(&["scontrol", "update", &job, "EndTime=now"]).code() == 0
+    });
     let said = step.end();
     assert_eq!((said.code(), said.stdout.as_str()), (5, "goodbye\n"), "{}", said.report());
     assert!(said.stderr.contains("DUE TO TIME LIMIT"), "{}", said.report());
