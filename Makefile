@@ -28,7 +28,7 @@ unit: ## Run the tests of the crates
 
 e2e: ## Run the end-to-end tests (needs `make unit` or `cargo build` first); ONLY=word runs some
 	$(CARGO) build --workspace --locked
-	CARGO=$(CARGO) testbed/run $(ONLY)
+	$(CARGO) test --package testbed --locked -- $(ONLY)
 
 # As root: installs what the tests need. As an ordinary user: says what is missing; the tests that need it are skipped,
 # each with its reason, or fail where CI is set.

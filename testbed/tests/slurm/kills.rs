@@ -255,7 +255,9 @@ test \"$(srun --overlap -n1 --container-name=work cat /mark)\" = $SLURM_JOB_ID &
     world.cluster.root().run(&["scontrol", "requeue", &second]).ok();
     let made = world.cluster.path("/home/tuser1/made-b-1");
     world.cluster.wait_until("the second runs again", || {
-        // A job that was queued again waits for two minutes, unless it is told not to.
+        // A job that was queued again waits for two minutes, unless it is told not to; and one that is told so while its node
+        // still tidies up is held.
+        drop(world.cluster.root().run(&["scontrol", "release", &second]));
         drop(world.cluster.root().run(&["scontrol", "update", &format!("JobId={second}"), "StartTime=now"]));
         made.exists()
     });
