@@ -101,6 +101,8 @@ pub fn run(berth: &Path) -> io::Result<()> {
 
     show.step("6. As a job, in Slurm's words, without Slurm: two tasks, and a script");
     let queue = work.path().join("queue");
+    // Jobs are at work in a directory of their own.
+    let berth = &fs::canonicalize(berth)?;
     let job = |arguments: &[&str]| {
         let mut command = Command::new(berth);
         // What the machine has is what the demo needs; a cluster around it is left alone.
