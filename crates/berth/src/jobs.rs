@@ -14,6 +14,7 @@ use berth_job::node::Node;
 use berth_job::options::request::Show;
 use berth_job::options::{Request, Verb, line, table};
 use berth_job::queue::Queue;
+use berth_job::show::arguments::{Line, Row};
 use berth_job::srun::Answer;
 use berth_job::submit::Refusal;
 use berth_job::time;
@@ -21,6 +22,7 @@ use clap::{Arg, ArgAction, Command};
 
 use crate::ExitCode;
 use crate::commands;
+use crate::output;
 
 /// One of them.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +59,32 @@ static KEEPER: JobVerb = JobVerb {
 /// The machine with its GPUs.
 fn all_of_node() -> Node {
     Node { gpus: gpus(), ..Node::detect() }
+}
+
+/// What a verb does that prints once: the help, the version, or what it makes of its line.
+pub fn print_lines(
+    (verb, options, help): (&str, &[Row], &str),
+    arguments: &[OsString],
+    lines: fn(&Line) -> Result<Vec<String>, String>,
+) -> ExitCode {
+    let lines = Line::parse(verb, options, arguments).and_then(|line| {
+        if line.has("help") || line.has("usage") {
+            return Ok(vec![help.to_owned()]);
+        }
+        if line.has("version") {
+            return Ok(vec![concat!("berth ", env!("CARGO_PKG_VERSION")).to_owned()]);
+        }
+        lines(&line)
+    });
+    match lines.map(output::lines) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        // A reader that went away is no reason to complain.
+        Ok(Err(_)) => ExitCode::from(1),
+        Err(text) => {
+            eprintln!("{text}");
+            ExitCode::from(1)
+        }
+    }
 }
 
 /// What is typed over what the script says.

@@ -13,7 +13,7 @@ use berth_job::show::sacct::{self, Style};
 use berth_job::show::{View, facts, json};
 use berth_job::time::{self, Clock};
 
-use crate::{ExitCode, output};
+use crate::{ExitCode, jobs};
 
 #[rustfmt::skip] // One row a line.
 const OPTIONS: &[Row] = &[
@@ -54,25 +54,10 @@ const HELP: &str = "Usage: sacct [OPTIONS]
 
 /// Does it, with the arguments behind the verb.
 pub fn main(arguments: &[OsString]) -> ExitCode {
-    let lines = Line::parse("sacct", OPTIONS, arguments).and_then(|line| lines(&line));
-    match lines.map(output::lines) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        // A reader that went away is no reason to complain.
-        Ok(Err(_)) => ExitCode::from(1),
-        Err(text) => {
-            eprintln!("{text}");
-            ExitCode::from(1)
-        }
-    }
+    jobs::print_lines(("sacct", OPTIONS, HELP), arguments, lines)
 }
 
 fn lines(line: &Line) -> Result<Vec<String>, String> {
-    if line.has("help") || line.has("usage") {
-        return Ok(vec![HELP.to_owned()]);
-    }
-    if line.has("version") {
-        return Ok(vec![concat!("berth ", env!("CARGO_PKG_VERSION")).to_owned()]);
-    }
     if line.has("helpformat") {
         return Ok(sacct::field_names());
     }

@@ -10,7 +10,7 @@ use berth_job::show::hostlist;
 use berth_job::show::sinfo::{self, Facts};
 use berth_job::show::{View, facts, json, json_node};
 
-use crate::{ExitCode, jobs, output};
+use crate::{ExitCode, jobs};
 
 #[rustfmt::skip] // One row a line.
 const OPTIONS: &[Row] = &[
@@ -42,25 +42,10 @@ const HELP: &str = "Usage: sinfo [OPTIONS]
 
 /// Does it, with the arguments behind the verb.
 pub fn main(arguments: &[OsString]) -> ExitCode {
-    let lines = Line::parse("sinfo", OPTIONS, arguments).and_then(|line| lines(&line));
-    match lines.map(output::lines) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        // A reader that went away is no reason to complain.
-        Ok(Err(_)) => ExitCode::from(1),
-        Err(text) => {
-            eprintln!("{text}");
-            ExitCode::from(1)
-        }
-    }
+    jobs::print_lines(("sinfo", OPTIONS, HELP), arguments, lines)
 }
 
 fn lines(line: &Line) -> Result<Vec<String>, String> {
-    if line.has("help") || line.has("usage") {
-        return Ok(vec![HELP.to_owned()]);
-    }
-    if line.has("version") {
-        return Ok(vec![concat!("berth ", env!("CARGO_PKG_VERSION")).to_owned()]);
-    }
     let wanted = line.list("states");
     let is_state = |word: &str| sinfo::STATES.iter().any(|state| state.eq_ignore_ascii_case(word));
     if let Some(word) = wanted.iter().find(|word| !is_state(word)) {

@@ -170,7 +170,7 @@ fn assemble(
         &mut lowered.bundle.spec,
     )?;
     if wish.request.slurm {
-        slurm_tools::add(&image, &mut lowered);
+        slurm_tools::add(&mut lowered);
     }
     let entrypoint = if wish.entrypoint && !image.config.entrypoint.is_empty() {
         let process = process(&lowered);

@@ -13,7 +13,6 @@ use berth_container::{Rootfs, environment};
 
 use super::options::volume_text;
 use crate::lower::Lowered;
-use crate::lower::image::Image;
 
 /// Where the node's root is.
 const HOST: &str = "/run/berth/host";
@@ -94,8 +93,7 @@ fn spank_plugins(file: &Path, depth: usize) -> Vec<PathBuf> {
 }
 
 /// Adds the scripts, and the account that Slurm's configuration names.
-pub fn add(image: &Image, lowered: &mut Lowered) {
-    let _ = image;
+pub fn add(lowered: &mut Lowered) {
     let Rootfs::Overlay { generated, .. } = &mut lowered.bundle.rootfs else { return };
     // Links that start at the root would lead into the image.
     let real = |path: &&str| Path::new(path).canonicalize().ok().map(|path| format!("{HOST}{}", path.display()));

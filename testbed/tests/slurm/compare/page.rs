@@ -54,8 +54,10 @@ const INTRODUCTION: &str = "\
 # Jobs under Slurm and under berth
 
 The same scripts and command lines, run by real Slurm 24.11 with one node and by berth on that node, as the same user: what they
-print, their exit codes, the states of their jobs and the files that they leave. Numbers of jobs and times are made alike before
-(`JOB01`, `TIME`); nothing else is.
+print, their exit codes, the states of their jobs and the files that they leave. Made alike before are numbers of jobs, times, the user and
+the directory (`JOB01`, `TIME`, `USER`, `HERE`), and the order of lines on standard error. Left out are lines that say that a job waits
+or how far it was when it was ended, which depend on when the scheduler looks. A script that differs is run again, three times in all:
+who speaks first is a matter of chance, a difference is not.
 
 This page is written by the test (`cargo test -p testbed --test slurm -- --write`). The test fails where anything differs that is
 not told here, and where something that is told does not differ any more. Lines with `-` are Slurm's, those with `+` berth's.
